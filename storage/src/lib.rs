@@ -1,0 +1,8 @@
+//! One volume: segments, indexes, recovery and space.
+//!
+//! What it does not do: no network, no cluster, no async, no clock (time is an argument).
+
+pub mod fs;
+pub mod space;
+pub mod log;
+pub mod volume;

@@ -1,0 +1,48 @@
+//! How a volume is opened.
+
+use std::time::Duration;
+
+use plimsoll_proto::ids::{ClusterId, SpuId, VolumeId};
+
+/// Settings of one volume. Identities are not optional: a directory of another cluster or node is refused.
+#[derive(Clone, Debug)]
+pub struct VolumeSettings {
+    /// The cluster that the directory must belong to.
+    pub cluster_id: ClusterId,
+    /// The node that the directory must belong to.
+    pub spu_id: SpuId,
+    /// Identity that a fresh directory gets; random, made by the caller.
+    pub new_volume_id: VolumeId,
+    /// Bytes that this volume may use, whatever the filesystem has. Default none.
+    pub byte_limit: Option<u64>,
+    /// Physical reserve in bytes; default max(1 % of capacity, 2 MiB).
+    pub reserve_bytes: Option<u64>,
+    /// How often retention looks at every log when there is no pressure. Default 5 minutes.
+    pub retention_interval: Duration,
+    /// How often changed logs are checkpointed. Default 10 s.
+    pub checkpoint_interval: Duration,
+    /// Logs with open files for appending; the least recently used are closed. Default 256.
+    pub open_logs_max: usize,
+    /// Open files for reading sealed segments. Default 128.
+    pub read_handles_max: usize,
+    /// Idempotent producers remembered in each log. Default 1,000.
+    pub producers_max: usize,
+}
+
+impl VolumeSettings {
+    /// Defaults for everything but the identities.
+    pub fn new(cluster_id: ClusterId, spu_id: SpuId, new_volume_id: VolumeId) -> Self {
+        Self {
+            cluster_id,
+            spu_id,
+            new_volume_id,
+            byte_limit: None,
+            reserve_bytes: None,
+            retention_interval: Duration::from_secs(5 * 60),
+            checkpoint_interval: Duration::from_secs(10),
+            open_logs_max: 256,
+            read_handles_max: 128,
+            producers_max: 1000,
+        }
+    }
+}
