@@ -8,6 +8,7 @@
 pub mod batch;
 pub mod disk;
 pub mod ids;
+pub mod image;
 pub mod invalid;
 pub mod status;
 
