@@ -1,0 +1,1 @@
+//! Replication between storage nodes: the follower's fetchers and the leader's service.

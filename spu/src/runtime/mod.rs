@@ -1,0 +1,17 @@
+//! The node at work: one worker for each volume, and the handle by which sessions, peers and the control
+//! link reach them.
+//!
+//! What it does not do: it opens no connection and knows no stream; see `session`, `peer` and `control`.
+//!
+//! Start at [`Node::open`] and [`NodeHandle`].
+
+mod handle;
+mod job;
+mod node;
+
+pub use handle::NodeHandle;
+pub use job::{
+    ChangeInSync, ChangeVolume, ControlRequest, FetchFrom, FetchJob, Fetched, ListOffsetsJob, ProduceJob,
+    ProduceResult,
+};
+pub use node::{Node, NodeError, NodeSettings, OpenReport, VolumeOpened};
