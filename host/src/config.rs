@@ -104,7 +104,7 @@ impl fmt::Display for ByteSize {
             let one = 1u64 << shift;
             if self.0 >= one {
                 let tenths = u128::from(self.0) * 10 / u128::from(one);
-                return if tenths % 10 == 0 {
+                return if tenths.is_multiple_of(10) {
                     write!(f, "{}{unit}", tenths / 10)
                 } else {
                     write!(f, "{}.{}{unit}", tenths / 10, tenths % 10)
@@ -121,11 +121,11 @@ impl fmt::Display for Span {
         for (unit, factor) in
             [("d", 86_400_000_000u128), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000)]
         {
-            if micros >= factor && micros % factor == 0 {
+            if micros >= factor && micros.is_multiple_of(factor) {
                 return write!(f, "{}{unit}", micros / factor);
             }
         }
-        if micros % 1000 == 0 { write!(f, "{}ms", micros / 1000) } else { write!(f, "{micros}us") }
+        if micros.is_multiple_of(1000) { write!(f, "{}ms", micros / 1000) } else { write!(f, "{micros}us") }
     }
 }
 

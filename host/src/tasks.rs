@@ -88,7 +88,7 @@ impl Tasks {
         Self { mode: Mode::Threads }
     }
 
-    /// Everything in the thread of a simulation; must be used inside a `LocalSet`.
+    /// Everything in the thread of a simulation; lanes must be started inside a `LocalSet`.
     pub fn one_thread() -> Self {
         Self { mode: Mode::OneThread }
     }
@@ -96,10 +96,7 @@ impl Tasks {
     /// Runs `future` on the current runtime. It must not block.
     #[expect(clippy::disallowed_methods, reason = "this is the seam")]
     pub fn spawn(&self, _name: &'static str, future: impl Future<Output = ()> + Send + 'static) -> Task {
-        let handle = match self.mode {
-            Mode::Threads => tokio::spawn(future),
-            Mode::OneThread => tokio::task::spawn_local(future),
-        };
+        let handle = tokio::spawn(future);
         Task { handle: Some(handle) }
     }
 
@@ -144,8 +141,11 @@ mod tests {
     async fn a_lane_runs_on_its_own_thread_and_tells_its_end() {
         let here = std::thread::current().id();
         let (send, receive) = tokio::sync::oneshot::channel();
-        let mut lane = Tasks::threads()
-            .spawn_lane("t", move || Box::pin(async move { drop(send.send(std::thread::current().id())) }));
+        let mut lane = Tasks::threads().spawn_lane("t", move || {
+            Box::pin(async move {
+                let _ = send.send(std::thread::current().id());
+            })
+        });
         assert_ne!(receive.await.expect("the lane answers"), here);
         lane.finished().await;
         assert!(lane.is_finished());

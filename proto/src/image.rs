@@ -107,7 +107,7 @@ impl MetadataImage {
         }
         self.spus.extend(update.spus.into_iter().map(|spu| (SpuId(spu.spu_id), spu)));
         let leader = (update.controller_leader != 0)
-            .then(|| (ControllerId(update.controller_leader), update.controller_leader_address));
+            .then_some((ControllerId(update.controller_leader), update.controller_leader_address));
         let leader_changed = leader != self.controller_leader;
         self.controller_leader = leader;
         if update.digest != 0 && update.digest != self.digest() {

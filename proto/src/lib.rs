@@ -17,6 +17,9 @@ pub mod status;
     missing_docs,
     unreachable_pub,
     clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
     clippy::disallowed_methods,
     clippy::large_enum_variant,
     reason = "generated; the .proto files are the documentation"
