@@ -1,0 +1,23 @@
+//! Consensus: the Raft lane, its journal, and the metadata store behind the applied state.
+//!
+//! ```text
+//!   sessions ── RaftHandle ──▶ lane (own thread) ── Journal ──▶ two preallocated files
+//!      ▲                        │   ▲                             (votes, entries, snapshots)
+//!      └──── watch(View) ◀──────┤   └── PeerService ◀── peers
+//!                               ├── one sender task per peer
+//!                               └── metadata lane ── MetadataStore (RocksDB; only when there is room)
+//! ```
+//!
+//! What it does not do: it decides nothing about the cluster. Entries are applied by
+//! [`crate::cluster::ClusterState`], sessions propose them.
+//!
+//! A full disk: opening, votes and appends write only into bytes that were allocated and written when the data
+//! directory was made. When those are used up the journal compacts by snapshot; when even that does not help,
+//! this controller freezes (it neither votes nor leads), serves reads of what it has applied and tries again by
+//! itself. RocksDB is never on a path that must work (it aborts the process on a full disk).
+
+mod handle;
+mod settings;
+
+pub use handle::{JournalState, PeerStatus, ProposeError, Proposed, RaftHandle, View};
+pub use settings::RaftSettings;

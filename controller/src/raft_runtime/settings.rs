@@ -1,0 +1,110 @@
+//! What a controller is told about itself and its peers before its Raft lane starts.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use plimsoll_proto::ids::ControllerId;
+
+/// Settings of the Raft runtime. [`RaftSettings::new`] fills in the defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RaftSettings {
+    /// This controller; never 0, and a key of `peers`.
+    pub id: ControllerId,
+    /// Every voter of the cluster, this one included, with the address (`host:port`) that its peers dial. The
+    /// same map on every controller.
+    pub peers: BTreeMap<ControllerId, String>,
+    /// Length of one tick. Default 50 ms.
+    pub tick: Duration,
+    /// Ticks without a leader before an election; the timeout is drawn from `[n, 2n)`. Default 12 (0.6 to 1.2 s).
+    pub election_tick: usize,
+    /// Ticks between heartbeats of the leader. Default 2 (100 ms).
+    pub heartbeat_tick: usize,
+    /// Most bytes of entries in one message. Default 1 MiB.
+    pub message_bytes_max: u64,
+    /// Largest encoded entry that may be proposed, and a bound for what a peer may send. Default 8 MiB.
+    pub entry_bytes_max: u64,
+    /// Most bytes proposed and not yet committed; beyond it proposals are refused. Default 16 MiB.
+    pub uncommitted_bytes_max: u64,
+    /// Entries applied since the last snapshot that make the journal compact. Default 8192.
+    pub compact_entries: u64,
+    /// Share of a journal file, in percent, that makes the journal compact. Default 50.
+    pub compact_fill_percent: u64,
+    /// Entries kept behind a snapshot so that a follower a little behind needs no snapshot. Default 1024.
+    pub keep_entries: u64,
+    /// Most bytes of entries kept behind a snapshot. Default 1 MiB.
+    pub keep_bytes: u64,
+    /// How long a proposal or a stuck lane waits before the disk is tried again. Default 1 s.
+    pub disk_retry: Duration,
+    /// Longest time between two handings of applied state to the metadata store. Default 2 s.
+    pub metadata_interval: Duration,
+}
+
+impl RaftSettings {
+    /// Settings with every default.
+    pub fn new(id: ControllerId, peers: BTreeMap<ControllerId, String>) -> Self {
+        Self {
+            id,
+            peers,
+            tick: Duration::from_millis(50),
+            election_tick: 12,
+            heartbeat_tick: 2,
+            message_bytes_max: 1024 * 1024,
+            entry_bytes_max: 8 * 1024 * 1024,
+            uncommitted_bytes_max: 16 * 1024 * 1024,
+            compact_entries: 8192,
+            compact_fill_percent: 50,
+            keep_entries: 1024,
+            keep_bytes: 1024 * 1024,
+            disk_retry: Duration::from_secs(1),
+            metadata_interval: Duration::from_secs(2),
+        }
+    }
+
+    /// Checks what must agree.
+    ///
+    /// # Errors
+    /// A sentence for people that names the settings that don't.
+    pub fn check(&self) -> Result<(), String> {
+        if self.id.0 == 0 {
+            return Err("controller id 0 is reserved; use --id 1 or higher".to_owned());
+        }
+        if self.peers.contains_key(&ControllerId(0)) {
+            return Err("the list of controllers has an id 0, which is reserved".to_owned());
+        }
+        if !self.peers.contains_key(&self.id) {
+            return Err(format!(
+                "controller {} is not in the list of controllers; name it there as {}@HOST:PORT",
+                self.id, self.id
+            ));
+        }
+        if self.tick.is_zero() || self.heartbeat_tick == 0 || self.election_tick < 2 * self.heartbeat_tick {
+            return Err(format!(
+                "election_tick ({}) must be at least twice heartbeat_tick ({}), and neither it nor tick 0",
+                self.election_tick, self.heartbeat_tick
+            ));
+        }
+        if !(1..=90).contains(&self.compact_fill_percent) || self.compact_entries == 0 {
+            return Err("compact_fill_percent must be 1 to 90 and compact_entries at least 1".to_owned());
+        }
+        if self.entry_bytes_max > 8 * 1024 * 1024 {
+            return Err("entry_bytes_max must be at most 8 MiB".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_do_not_agree_are_named() {
+        let peers = BTreeMap::from([(ControllerId(1), "a:1".to_owned())]);
+        assert_eq!(RaftSettings::new(ControllerId(1), peers.clone()).check(), Ok(()));
+        assert!(RaftSettings::new(ControllerId(0), peers.clone()).check().is_err());
+        assert!(RaftSettings::new(ControllerId(2), peers.clone()).check().is_err());
+        let mut odd = RaftSettings::new(ControllerId(1), peers);
+        odd.election_tick = 3;
+        assert!(odd.check().is_err());
+    }
+}
