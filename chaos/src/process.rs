@@ -1,0 +1,143 @@
+//! The servers of a run: real processes of the `plimsoll` binary, started, killed and started again.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, bail};
+use rustix::fs::{Mode, OFlags};
+
+/// One server: how it is started, and the running process if there is one.
+#[derive(Debug)]
+pub struct Server {
+    /// Such as `spu-2`.
+    pub name: String,
+    binary: PathBuf,
+    arguments: Vec<String>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Server {
+    /// A server that is not started yet. Everything it prints is appended to `log`.
+    pub fn new(name: &str, binary: &Path, arguments: Vec<String>, log: PathBuf) -> Self {
+        Self { name: name.to_owned(), binary: binary.to_owned(), arguments, log, child: None }
+    }
+
+    /// Where its output goes.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// The command, for people.
+    pub fn command_line(&self) -> String {
+        format!("{} {}", self.binary.display(), self.arguments.join(" "))
+    }
+
+    /// Process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Starts the process. Must be called from the main thread, whose end takes the process along.
+    ///
+    /// # Errors
+    /// When the binary or the log can't be opened.
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
+        let log: OwnedFd = rustix::fs::open(&self.log, flags, Mode::RUSR | Mode::WUSR)
+            .with_context(|| format!("open {}", self.log.display()))?;
+        let mut command = Command::new(&self.binary);
+        command
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(log.try_clone().context("duplicate a descriptor")?))
+            .stderr(Stdio::from(log))
+            .env("NO_COLOR", "1")
+            // A Ctrl-C at the terminal is for the run, which then stops its servers in order.
+            .process_group(0);
+        // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe and allocates nothing.
+        unsafe {
+            command.pre_exec(|| {
+                rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+                Ok(())
+            });
+        }
+        let child = command.spawn().with_context(|| format!("start {}", self.command_line()))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+
+    /// Asks the process to stop; [`Server::kill`] afterwards makes sure.
+    pub fn terminate(&self) {
+        let Some(pid) = self.pid().and_then(|pid| i32::try_from(pid).ok()) else { return };
+        if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+            drop(rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+        }
+    }
+
+    /// Fails with the end of its log when the process has ended by itself.
+    ///
+    /// # Errors
+    /// The process ended.
+    pub fn check_alive(&mut self) -> anyhow::Result<()> {
+        if let Some(child) = &mut self.child {
+            if let Some(status) = child.try_wait().context("wait for a child")? {
+                bail!("{} ended by itself ({status}). Its last lines:\n{}", self.name, self.last_lines(15));
+            }
+        }
+        Ok(())
+    }
+
+    /// End of its log.
+    pub fn last_lines(&self, count: usize) -> String {
+        let text = std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let text = text.unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().join("\n")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port of the loopback interface that was free a moment ago.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> anyhow::Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port on the loopback interface")?;
+    Ok(listener.local_addr().context("address of a listener")?.port())
+}
+
+/// The `plimsoll` binary: named by `PLIMSOLL_BINARY`, or beside this program.
+///
+/// # Errors
+/// When it is not there; the message says how to build it.
+pub fn find_binary() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("PLIMSOLL_BINARY") {
+        return Ok(PathBuf::from(path));
+    }
+    let program = std::env::current_exe().context("path of this program")?;
+    // A test binary lies one folder deeper than the programs.
+    for folder in program.ancestors().skip(1).take(2) {
+        let binary = folder.join("plimsoll");
+        if binary.is_file() {
+            return Ok(binary);
+        }
+    }
+    bail!("there is no binary plimsoll beside {}: cargo build -p plimsoll-cli", program.display())
+}

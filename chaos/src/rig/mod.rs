@@ -1,0 +1,111 @@
+//! Small real filesystems, and a folder for everything a run leaves behind while it lasts.
+//!
+//! As root: tmpfs mounts. Otherwise the program runs itself again in namespaces of its own (`unshare -Urm`),
+//! where it may mount. Everything is undone when a [`Rig`] is dropped, and what earlier runs left is removed by
+//! the next one.
+
+mod leftovers;
+mod mounts;
+mod namespace;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+pub use namespace::{Privilege, privilege};
+
+/// What the disks of a run are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskKind {
+    /// A filesystem of its own for each volume.
+    Tmpfs,
+    /// A folder each on a shared filesystem, with a byte limit inside the process. Not a real disk.
+    Simulated,
+}
+
+impl DiskKind {
+    /// For people.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Tmpfs => "tmpfs",
+            Self::Simulated => "simulated",
+        }
+    }
+}
+
+/// The folder and the mounts of one run.
+#[derive(Debug)]
+pub struct Rig {
+    root: PathBuf,
+    kind: DiskKind,
+    mounted: Vec<PathBuf>,
+    keep: bool,
+}
+
+impl Rig {
+    /// Makes the folder of this run, after removing what earlier runs of the same user left.
+    ///
+    /// # Errors
+    /// When the folder for temporary files cannot be used.
+    pub fn create(keep: bool) -> anyhow::Result<Self> {
+        let base = leftovers::base();
+        std::fs::create_dir_all(&base).with_context(|| format!("create {}", base.display()))?;
+        leftovers::sweep(&base);
+        let root = base.join(std::process::id().to_string());
+        std::fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
+        Ok(Self { root, kind: DiskKind::Tmpfs, mounted: Vec::new(), keep })
+    }
+
+    /// Folder of the run.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What the volumes made so far are.
+    pub fn kind(&self) -> DiskKind {
+        self.kind
+    }
+
+    /// A plain folder inside of the run's folder.
+    ///
+    /// # Errors
+    /// What `mkdir(2)` says.
+    pub fn folder(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let path = self.root.join(name);
+        std::fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// A volume of `bytes`: a mount of its own where that is possible.
+    ///
+    /// # Errors
+    /// When not even a folder can be made.
+    pub fn volume(&mut self, name: &str, bytes: u64) -> anyhow::Result<PathBuf> {
+        let path = self.folder(name)?;
+        match mounts::mount_tmpfs(&path, bytes) {
+            Ok(()) => self.mounted.push(path.clone()),
+            Err(error) => {
+                tracing::warn!("no filesystem of its own for {}: {error:#}", path.display());
+                self.kind = DiskKind::Simulated;
+            }
+        }
+        Ok(path)
+    }
+
+    /// Undoes everything now.
+    pub fn clean(&mut self) {
+        if self.keep {
+            return;
+        }
+        for path in self.mounted.drain(..).rev() {
+            mounts::unmount(&path);
+        }
+        drop(std::fs::remove_dir_all(&self.root));
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.clean();
+    }
+}
