@@ -8,3 +8,4 @@
 pub mod peer;
 pub mod replica;
 pub mod runtime;
+pub mod session;
