@@ -1,0 +1,39 @@
+//! Volumes that fill, stall, fail and come back: one entry of constant size.
+
+use plimsoll_proto::ids::{SpuId, VolumeId};
+use plimsoll_proto::v1;
+
+use super::apply::{Applying, Effect, expect};
+use super::expectation::Mismatch;
+use super::node::VolumeState;
+
+impl Applying<'_> {
+    pub(super) fn set_volume_state(&mut self, change: &v1::SetVolumeState) -> Result<Effect, Mismatch> {
+        let spu_id = SpuId(change.spu_id);
+        let volume_id = VolumeId::from_slice(&change.volume_id).map_err(|_| Mismatch::Malformed)?;
+        let wanted = VolumeState::from_wire(change.wanted(), &change.reason).ok_or(Mismatch::Malformed)?;
+        let spu = self.spu(spu_id, change.incarnation)?;
+        expect(spu.state.is_live(), Mismatch::StaleIncarnation)?;
+        let volume = spu.volumes.get(&volume_id).ok_or(Mismatch::UnknownVolume)?;
+        let from = volume.state.clone();
+        expect(from.to_wire() == change.expected(), Mismatch::OtherState)?;
+        expect(from.to_wire() != wanted.to_wire(), Mismatch::Unchanged)?;
+
+        let reason = format!("volume {}: {}", wanted.name(), change.reason);
+        self.event(v1::ClusterEvent {
+            kind: "volume_state".to_owned(),
+            spu_id: spu_id.0,
+            volume_id: volume_id.to_bytes(),
+            from: from.name().to_owned(),
+            to: wanted.name().to_owned(),
+            reason: change.reason.clone(),
+            ..Default::default()
+        });
+        self.set_volume(spu_id, volume_id, wanted);
+        self.settle_where(
+            |partition| partition.replica(spu_id).is_some_and(|replica| replica.volume == volume_id),
+            &reason,
+        );
+        Ok(Effect::Done)
+    }
+}
