@@ -1,0 +1,195 @@
+//! The follower of a partition: what to do with its leader's answers.
+
+use bytes::Bytes;
+use plimsoll_proto::ids::{LeaderEpoch, Offset, SpuId};
+
+use super::position::EpochEnd;
+
+/// State of a follower. Made anew for each leader epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Follower {
+    /// Whom it follows.
+    pub leader: SpuId,
+    /// In which epoch.
+    pub epoch: LeaderEpoch,
+    /// Why it stopped, if it did. Only another leader epoch starts it again.
+    pub stopped: Option<StopReason>,
+}
+
+/// Why a follower takes nothing more from its leader.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StopReason {
+    /// The leader does not have what is committed here. One of the two logs is not what it should be.
+    #[error("the leader's log ends at {to} for this history, below the high watermark {high_watermark}")]
+    CutBelowHighWatermark {
+        /// Where the log would have been cut.
+        to: Offset,
+        /// What is committed here.
+        high_watermark: Offset,
+    },
+}
+
+/// A leader's answer for one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaderAnswer {
+    /// Whole batches from the log end that was asked for; may be empty.
+    Batches(Bytes),
+    /// The log is not the leader's: cut back.
+    Diverging(EpochEnd),
+    /// The leader's log starts later.
+    Trimmed,
+}
+
+/// What to do next, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FollowerStep {
+    /// Append; then ask [`Follower::after_append`].
+    Append(Bytes),
+    /// Cut the tail back to here.
+    TruncateTail(Offset),
+    /// Forget the log and start again, empty, here.
+    Restart(Offset),
+    /// Raise the high watermark.
+    HighWatermark(Offset),
+    /// Follow the leader's log start.
+    TrimHead(Offset),
+    /// Stop, loudly.
+    Stop(StopReason),
+}
+
+/// The follower's own log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnLog {
+    /// First offset that is there.
+    pub log_start: Offset,
+    /// Known end of committed records.
+    pub high_watermark: Offset,
+    /// End of the log.
+    pub log_end: Offset,
+}
+
+impl Follower {
+    /// Starts to follow.
+    pub fn new(leader: SpuId, epoch: LeaderEpoch) -> Self {
+        Self { leader, epoch, stopped: None }
+    }
+
+    /// What an answer to a fetch from `own.log_end` asks for. `lookup` gives the own [`EpochEnd`] for an epoch.
+    pub fn on_answer(
+        &mut self,
+        own: OwnLog,
+        answer: LeaderAnswer,
+        leader_log_start: Offset,
+        lookup: impl Fn(LeaderEpoch) -> Option<EpochEnd>,
+    ) -> Option<FollowerStep> {
+        if self.stopped.is_some() {
+            return None;
+        }
+        match answer {
+            LeaderAnswer::Batches(batches) if batches.is_empty() => None,
+            LeaderAnswer::Batches(batches) => Some(FollowerStep::Append(batches)),
+            LeaderAnswer::Diverging(end) => Some(self.cut(own, common_end(own, end, lookup))),
+            LeaderAnswer::Trimmed if leader_log_start > own.log_end => {
+                Some(FollowerStep::Restart(leader_log_start))
+            }
+            LeaderAnswer::Trimmed => None,
+        }
+    }
+
+    /// What the leader's ends ask for, once its batches are in the own log.
+    pub fn after_append(
+        &self,
+        own: OwnLog,
+        leader_high_watermark: Offset,
+        leader_log_start: Offset,
+    ) -> Vec<FollowerStep> {
+        if self.stopped.is_some() {
+            return Vec::new();
+        }
+        let high_watermark = leader_high_watermark.min(own.log_end).max(own.high_watermark);
+        let log_start = leader_log_start.min(high_watermark);
+        let mut steps = Vec::new();
+        if high_watermark > own.high_watermark {
+            steps.push(FollowerStep::HighWatermark(high_watermark));
+        }
+        if log_start > own.log_start {
+            steps.push(FollowerStep::TrimHead(log_start));
+        }
+        steps
+    }
+
+    fn cut(&mut self, own: OwnLog, to: Offset) -> FollowerStep {
+        if to < own.high_watermark {
+            let reason = StopReason::CutBelowHighWatermark { to, high_watermark: own.high_watermark };
+            self.stopped = Some(reason.clone());
+            return FollowerStep::Stop(reason);
+        }
+        FollowerStep::TruncateTail(to)
+    }
+}
+
+/// Where the own log stops to agree with a leader whose log has `leader` as its end for the own last epoch.
+fn common_end(own: OwnLog, leader: EpochEnd, lookup: impl Fn(LeaderEpoch) -> Option<EpochEnd>) -> Offset {
+    let agreed = match lookup(leader.epoch) {
+        // Without the leader's epoch here, at most up to where the older ones end.
+        Some(mine) => mine.end.min(leader.end),
+        None => own.log_start.min(leader.end),
+    };
+    agreed.min(own.log_end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(offset: u64) -> Offset {
+        Offset::new(offset).expect("a small offset")
+    }
+
+    fn own(log_start: u64, high_watermark: u64, log_end: u64) -> OwnLog {
+        OwnLog { log_start: at(log_start), high_watermark: at(high_watermark), log_end: at(log_end) }
+    }
+
+    /// Own log: epoch 2 in [0, 10), epoch 4 in [10, 20).
+    fn lookup(epoch: LeaderEpoch) -> Option<EpochEnd> {
+        match epoch.0 {
+            0 | 1 => None,
+            2 | 3 => Some(EpochEnd { epoch: LeaderEpoch(2), end: at(10) }),
+            _ => Some(EpochEnd { epoch: LeaderEpoch(4), end: at(20) }),
+        }
+    }
+
+    #[test]
+    fn divergence_is_cut_by_epochs() {
+        for (epoch, end, expected) in [(4, 15, 15), (4, 25, 20), (3, 12, 10), (2, 8, 8), (2, 10, 10)] {
+            let mut follower = Follower::new(SpuId(1), LeaderEpoch(6));
+            let answer = LeaderAnswer::Diverging(EpochEnd { epoch: LeaderEpoch(epoch), end: at(end) });
+            let step = follower.on_answer(own(0, 7, 20), answer, at(0), lookup);
+            assert_eq!(step, Some(FollowerStep::TruncateTail(at(expected))), "{epoch} {end}");
+        }
+    }
+
+    #[test]
+    fn a_cut_below_the_high_watermark_stops_until_the_next_epoch() {
+        let mut follower = Follower::new(SpuId(1), LeaderEpoch(6));
+        let answer = LeaderAnswer::Diverging(EpochEnd { epoch: LeaderEpoch(2), end: at(8) });
+        let step = follower.on_answer(own(0, 9, 20), answer, at(0), lookup);
+        assert!(matches!(step, Some(FollowerStep::Stop(_))), "{step:?}");
+        let more = LeaderAnswer::Batches(Bytes::from_static(b"x"));
+        assert_eq!(follower.on_answer(own(0, 9, 20), more, at(0), lookup), None);
+        assert!(follower.after_append(own(0, 9, 20), at(20), at(0)).is_empty());
+    }
+
+    #[test]
+    fn the_high_watermark_follows_up_to_the_own_end_and_the_start_follows_the_leader() {
+        let follower = Follower::new(SpuId(1), LeaderEpoch(6));
+        assert_eq!(
+            follower.after_append(own(0, 5, 20), at(30), at(8)),
+            [FollowerStep::HighWatermark(at(20)), FollowerStep::TrimHead(at(8))]
+        );
+        assert!(follower.after_append(own(3, 20, 20), at(10), at(2)).is_empty());
+        let mut follower = follower;
+        let restart = follower.on_answer(own(0, 5, 20), LeaderAnswer::Trimmed, at(40), lookup);
+        assert_eq!(restart, Some(FollowerStep::Restart(at(40))));
+    }
+}
