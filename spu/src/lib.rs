@@ -3,8 +3,14 @@
 //! What it does not do: it decides nothing about the cluster; it knows its own disks and what the metadata
 //! image says.
 //!
-//! Start at [`runtime::Node`] and [`runtime::NodeHandle`].
+//! Start at [`Spu::start`], which puts the rooms together, and at [`runtime::NodeHandle`], by which they reach
+//! the replicas.
+//!
+//! ```text
+//! replica (pure) <- runtime <- { session | peer | control } <- server
+//! ```
 
+pub mod control;
 pub mod peer;
 pub mod replica;
 pub mod runtime;

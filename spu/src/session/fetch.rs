@@ -74,7 +74,7 @@ struct Session {
 
 /// What came first.
 enum Event {
-    Fetched(Result<Fetched, ErrorDetail>),
+    Fetched(Result<Fetched, Box<ErrorDetail>>),
     Message(Result<Option<v1::FetchRequest>, Status>),
     Stopping,
 }
@@ -105,7 +105,7 @@ impl Session {
             let event = self.event(position).await;
             match event {
                 Event::Fetched(Ok(fetched)) => return self.serve(position, fetched),
-                Event::Fetched(Err(detail)) => return self.refuse(detail, Some(&position)),
+                Event::Fetched(Err(detail)) => return self.refuse(*detail, Some(&position)),
                 Event::Stopping => {
                     let detail = ErrorDetail::not_written(Reason::ShuttingDown, "the node is stopping");
                     return self.refuse(detail, Some(&position));
@@ -150,7 +150,7 @@ impl Session {
             biased;
             _ = stopping.wait_for(|stopping| *stopping) => Event::Stopping,
             message = inbound.message(), if *input == Input::Open => Event::Message(message),
-            fetched = fetched => Event::Fetched(fetched),
+            fetched = fetched => Event::Fetched(fetched.map_err(Box::new)),
         }
     }
 

@@ -90,7 +90,7 @@ impl Reader {
         if waiting._node_share.is_none() {
             let detail = ErrorDetail::not_written(Reason::MemoryPressure, "too much produce is on its way")
                 .retry_after(MEMORY_RETRY_AFTER);
-            waiting.answer = Due::Now(Some(Answer::Error(detail)));
+            waiting.answer = Due::Now(Some(Box::new(detail)));
             return waiting;
         }
         let limit = request::batch_bytes_max(&self.node.metadata(), &request.topic_id);
@@ -99,7 +99,7 @@ impl Reader {
                 waiting.partition = Some(job.partition);
                 waiting.answer = Due::Later(self.node.produce(job).await);
             }
-            Err(detail) => waiting.answer = Due::Now(Some(Answer::Error(detail))),
+            Err(detail) => waiting.answer = Due::Now(Some(Box::new(detail))),
         }
         waiting
     }
@@ -116,7 +116,7 @@ struct Waiting {
 }
 
 enum Due {
-    Now(Option<ProduceResult>),
+    Now(Option<Box<ErrorDetail>>),
     Later(oneshot::Receiver<ProduceResult>),
 }
 
@@ -132,7 +132,7 @@ impl Future for Waiting {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answered> {
         let answer = match &mut self.answer {
-            Due::Now(answer) => answer.take(),
+            Due::Now(refusal) => refusal.take().map(|detail| Answer::Error(*detail)),
             Due::Later(answer) => std::task::ready!(Pin::new(answer).poll(cx)).ok(),
         };
         // The node dropped the request with its answer: it may have been appended before.
