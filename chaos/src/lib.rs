@@ -1,1 +1,16 @@
-//! Placeholder while the workspace is laid out.
+//! Breaking a cluster on purpose: real processes on small real filesystems, faults, workloads, verdicts.
+//!
+//! It links no server: it starts the `plimsoll` binary and talks to it through the public SDK, the generated
+//! stubs and the command line.
+//!
+//! Start at [`demo`], the story of three disks that fill; [`rig`] makes the disks, [`process`] the servers,
+//! [`filler`] takes the space.
+
+pub mod demo;
+pub mod filler;
+pub mod flights;
+pub mod log_tail;
+pub mod plain;
+pub mod process;
+pub mod rig;
+pub mod screen;
