@@ -1,1 +1,68 @@
-//! Placeholder while the workspace is laid out.
+//! The SDK of Plimsoll: produce, consume, administer.
+//!
+//! It does not store anything, and it holds no state of the cluster but a copy of the metadata that every
+//! [`Client`] keeps up to date in the background.
+//!
+//! Start at [`Client::builder`]; then [`Client::producer`], [`Client::consumer`] and [`Client::admin`].
+//!
+//! ```no_run
+//! use futures::StreamExt;
+//! use plimsoll_client::{Client, Record, StartAt, TopicConfig};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! // All controllers are tried at once; any one that answers is enough.
+//! let client = Client::builder().controllers(["127.0.0.1:7001", "127.0.0.1:7002"]).build().await?;
+//! let config = TopicConfig { partitions: 3, replicas: 3, min_in_sync: 2, ..Default::default() };
+//! client.admin().create_topic("flights", config).await?;
+//!
+//! // The defaults: acks of the whole in-sync set, and idempotence.
+//! let producer = client.producer("flights").build().await?;
+//! let delivery = producer.send(Record::new("EWR-IAH").key("N14228")).await?; // accepted
+//! let delivered = delivery.await?; // acknowledged
+//! println!("partition {} offset {:?}", delivered.partition, delivered.offset);
+//! producer.close().await;
+//!
+//! let mut consumer = client.consumer("flights").start(StartAt::Earliest).until_end().build().await?;
+//! while let Some(record) = consumer.next().await {
+//!     println!("{:?}", record?.value);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # When a disk fills
+//! A producer with the default [`OnFull::Reroute`] follows its partition to a leader with room, or waits until
+//! there is one: woken by the metadata, not only by the clock. What servers refused meanwhile is told by
+//! [`Producer::events`], and is inside the error when the delivery deadline passes:
+//! [`ProduceError::disk`] says which disk of which node, [`ProduceError::outcome`] whether the record may have
+//! been written all the same.
+
+mod admin;
+mod client;
+mod connections;
+mod consumer;
+mod error;
+mod metadata;
+mod producer;
+mod raw;
+mod record;
+mod refusal;
+
+pub use admin::Admin;
+pub use client::{Client, ClientBuilder};
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerEvent, OnTrimmed, StartAt};
+pub use error::{AdminError, ConnectError, ConsumeError, ProduceError, ProduceErrorKind};
+pub use producer::{
+    Acks, Delivered, Delivery, OnFull, Producer, ProducerBuilder, ProducerEvent, ProducerStats,
+};
+pub use raw::{RawProducer, RawReport};
+pub use record::{ConsumedRecord, Record};
+pub use refusal::{Outcome, Refusal};
+
+pub use plimsoll_proto::batch::Compression;
+pub use plimsoll_proto::ids::{ClusterId, LeaderEpoch, Offset, SpuId, TopicId};
+pub use plimsoll_proto::image::MetadataImage;
+pub use plimsoll_proto::v1::{
+    ClusterEvent, ClusterStatusResponse, DiskCause, DiskDetail, DiskLevel, ErrorDetail, FlushPolicy,
+    OnPressure, Reason, TopicConfig, TopicInfo, VolumeFacts, VolumeState,
+};

@@ -1,0 +1,290 @@
+//! Administrative calls to the leading controller.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use plimsoll_host::retry::Backoff;
+use plimsoll_proto::ids::{MetadataVersion, ProducerEpoch, ProducerId, TopicId};
+use plimsoll_proto::v1::admin_client::AdminClient;
+use plimsoll_proto::v1::{self, ErrorDetail, Reason};
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use crate::client::Client;
+use crate::error::AdminError;
+use crate::metadata::why;
+use crate::refusal::{Outcome, Refusal};
+
+/// Administrative calls. Each goes to the leading controller, found anew when it changes, and is retried
+/// until the call timeout of the client.
+///
+/// Cancel safety: a dropped call may still take effect.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    client: Client,
+    timeout: Duration,
+}
+
+/// One attempt may take this long before the other controllers are asked.
+const ATTEMPT_MAX: Duration = Duration::from_secs(5);
+/// How long a change may take to show up in this client's metadata.
+const VISIBLE_MAX: Duration = Duration::from_secs(5);
+
+enum Answer<T> {
+    Done(T),
+    Final(Refusal),
+    Again { refusal: Option<Refusal>, why: String },
+}
+
+impl Admin {
+    pub(crate) fn new(client: Client) -> Self {
+        let timeout = client.shared.call_timeout;
+        Self { client, timeout }
+    }
+
+    /// Sets the deadline of each call, retries included.
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = limit;
+        self
+    }
+
+    /// Creates a topic. It is in this client's metadata when the call returns, unless those lag by more than
+    /// 5 s. Zeros in `config` take the controllers' defaults.
+    ///
+    /// # Errors
+    /// `TOPIC_EXISTS`, `INVALID_TOPIC`, `INVALID_ARGUMENT`: correct the request. `NO_PLACEMENT`: not enough
+    /// storage nodes with room are online. `CONTROLLER_DISK`, `NO_QUORUM`: later.
+    pub async fn create_topic(
+        &self,
+        name: impl Into<String>,
+        config: v1::TopicConfig,
+    ) -> Result<TopicId, AdminError> {
+        let request = v1::CreateTopicRequest { name: name.into(), config: Some(config) };
+        let mut unknown = false;
+        let sent = request.clone();
+        let created = self
+            .call(&mut unknown, move |mut admin| {
+                let request = sent.clone();
+                async move { admin.create_topic(request).await }
+            })
+            .await;
+        match created {
+            Ok(created) => {
+                self.visible(created.version).await;
+                topic_id(&created.topic_id)
+            }
+            // An earlier attempt without an answer may have created it.
+            Err(AdminError::Refused(refusal)) if unknown && refusal.reason() == Reason::TopicExists => {
+                let topic = self.describe_topic(&request.name).await?;
+                let same = topic.config.as_ref().is_some_and(|found| {
+                    let asked = request.config.as_ref();
+                    asked.is_some_and(|a| {
+                        (a.partitions == 0 || a.partitions == found.partitions)
+                            && (a.replicas == 0 || a.replicas == found.replicas)
+                    })
+                });
+                if same { topic_id(&topic.topic_id) } else { Err(AdminError::Refused(refusal)) }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes a topic with everything in it. It is gone from this client's metadata when the call returns,
+    /// unless those lag by more than 5 s; storage nodes free the space as they learn of it.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC` when there is none. `NO_QUORUM`: later.
+    pub async fn delete_topic(&self, name: impl Into<String>) -> Result<(), AdminError> {
+        let name = name.into();
+        let mut unknown = false;
+        let deleted = self
+            .call(&mut unknown, move |mut admin| {
+                let request = v1::DeleteTopicRequest { name: name.clone() };
+                async move { admin.delete_topic(request).await }
+            })
+            .await;
+        match deleted {
+            Ok(deleted) => {
+                self.visible(deleted.version).await;
+                Ok(())
+            }
+            // An earlier attempt without an answer has deleted it.
+            Err(AdminError::Refused(refusal)) if unknown && refusal.reason() == Reason::UnknownTopic => {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All topics.
+    ///
+    /// # Errors
+    /// [`AdminError`]; nothing was changed.
+    pub async fn list_topics(&self) -> Result<Vec<v1::TopicInfo>, AdminError> {
+        let answer = self
+            .call(&mut false, |mut admin| async move { admin.list_topics(v1::ListTopicsRequest {}).await })
+            .await?;
+        Ok(answer.topics)
+    }
+
+    /// One topic with its partitions.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC` when there is none.
+    pub async fn describe_topic(&self, name: impl Into<String>) -> Result<v1::TopicInfo, AdminError> {
+        let name = name.into();
+        let answer = self
+            .call(&mut false, move |mut admin| {
+                let request = v1::DescribeTopicRequest { name: name.clone() };
+                async move { admin.describe_topic(request).await }
+            })
+            .await?;
+        answer.topic.ok_or_else(|| AdminError::Malformed("the answer has no topic".to_owned()))
+    }
+
+    /// Controllers, storage nodes with the facts of their volumes, and how partitions are.
+    ///
+    /// # Errors
+    /// [`AdminError`]; nothing was changed.
+    pub async fn cluster_status(&self) -> Result<v1::ClusterStatusResponse, AdminError> {
+        self.call(
+            &mut false,
+            |mut admin| async move { admin.cluster_status(v1::ClusterStatusRequest {}).await },
+        )
+        .await
+    }
+
+    /// Events of entries after the Raft index `after`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`AdminError`]; nothing was changed.
+    pub async fn list_events(&self, after: u64, limit: u32) -> Result<Vec<v1::ClusterEvent>, AdminError> {
+        let answer = self
+            .call(&mut false, move |mut admin| async move {
+                admin.list_events(v1::ListEventsRequest { after_index: after, limit }).await
+            })
+            .await?;
+        Ok(answer.events)
+    }
+
+    /// A producer id that nobody else has.
+    pub(crate) async fn init_producer(&self) -> Result<(ProducerId, ProducerEpoch), AdminError> {
+        let answer =
+            self.call(&mut false, |mut admin| async move {
+                admin.init_producer(v1::InitProducerRequest {}).await
+            })
+            .await?;
+        let epoch = i16::try_from(answer.producer_epoch).ok().filter(|epoch| *epoch >= 0);
+        match epoch {
+            Some(epoch) if answer.producer_id >= 0 => {
+                Ok((ProducerId(answer.producer_id), ProducerEpoch(epoch)))
+            }
+            _ => Err(AdminError::Malformed("the producer id or epoch is out of range".to_owned())),
+        }
+    }
+
+    async fn visible(&self, version: u64) {
+        // Not being visible in time is no failure of the call.
+        let _seen =
+            self.client.wait_metadata(VISIBLE_MAX, |image| image.version >= MetadataVersion(version)).await;
+    }
+
+    /// Asks the leader as it is known; when that is of no use, every controller at once. Only a leader acts,
+    /// so asking several is safe. Sets `unknown` when an attempt without an answer may have had an effect.
+    async fn call<T, F, A>(&self, unknown: &mut bool, ask: F) -> Result<T, AdminError>
+    where
+        F: Fn(AdminClient<Channel>) -> A,
+        A: Future<Output = Result<Response<T>, Status>>,
+    {
+        let shared = &self.client.shared;
+        let clock = &shared.host.clock;
+        let deadline = clock.now().saturating_add(self.timeout);
+        let mut backoff =
+            Backoff::new(Duration::from_millis(50), Duration::from_secs(1), &shared.host.random);
+        let mut attempts = BTreeMap::new();
+        let mut last = None;
+        let mut hint = shared.images.borrow().controller_leader.clone().map(|(_, address)| address);
+        loop {
+            let targets = match hint.take().filter(|address| !address.is_empty()) {
+                Some(leader) => vec![leader],
+                None => shared.controllers.clone(),
+            };
+            let limit = deadline.saturating_sub(clock.now()).min(ATTEMPT_MAX);
+            let mut asked: FuturesUnordered<_> =
+                targets.into_iter().map(|address| self.ask(address, limit, &ask)).collect();
+            let alone = asked.len() == 1;
+            while let Some((address, answer)) = asked.next().await {
+                match answer {
+                    Answer::Done(done) => return Ok(done),
+                    Answer::Final(refusal) => return Err(AdminError::Refused(refusal)),
+                    Answer::Again { refusal, why } => {
+                        *unknown |= refusal.as_ref().is_none_or(|r| r.outcome() == Outcome::Unknown);
+                        hint = hint.or_else(|| leader_of(refusal.as_ref(), &address));
+                        attempts.insert(address, why);
+                        last = refusal.or(last);
+                    }
+                }
+            }
+            if clock.now() >= deadline {
+                let outcome = if *unknown { Outcome::Unknown } else { Outcome::NotWritten };
+                return Err(if last.is_some() {
+                    AdminError::TimedOut { waited: self.timeout, outcome, last }
+                } else {
+                    let attempts = attempts.into_iter().map(|(a, why)| format!("{a}: {why}")).collect();
+                    AdminError::NoController { outcome, attempts }
+                });
+            }
+            // After the leader alone was of no use, the others are asked at once.
+            if hint.is_none() && !alone || attempts.len() > shared.controllers.len() {
+                let pause = backoff.next_pause().min(deadline.saturating_sub(clock.now()));
+                clock.sleep(pause).await;
+            } else if alone {
+                clock.sleep(backoff.next_pause().min(Duration::from_millis(100))).await;
+            }
+        }
+    }
+
+    async fn ask<T, F, A>(&self, address: String, limit: Duration, ask: &F) -> (String, Answer<T>)
+    where
+        F: Fn(AdminClient<Channel>) -> A,
+        A: Future<Output = Result<Response<T>, Status>>,
+    {
+        let again = |refusal, why| Answer::Again { refusal, why };
+        let admin = match self.client.shared.connections.admin(&address) {
+            Ok(admin) => admin,
+            Err(invalid) => return (address, again(None, invalid.to_string())),
+        };
+        let answer = match self.client.shared.host.clock.timeout(limit, ask(admin)).await {
+            Err(_) => again(None, "no answer in time".to_owned()),
+            Ok(Ok(response)) => Answer::Done(response.into_inner()),
+            Ok(Err(status)) => match ErrorDetail::from_status(&status).map(Refusal::new) {
+                None => again(None, why(&status)),
+                Some(refusal) => match refusal.reason() {
+                    Reason::NotControllerLeader
+                    | Reason::NoQuorum
+                    | Reason::ShuttingDown
+                    | Reason::NoLeader => {
+                        let text = refusal.to_string();
+                        again(Some(refusal), text)
+                    }
+                    _ => Answer::Final(refusal),
+                },
+            },
+        };
+        (address, answer)
+    }
+}
+
+/// Where a refusal sends to, unless back to where it came from.
+fn leader_of(refusal: Option<&Refusal>, from: &str) -> Option<String> {
+    let address = refusal?.detail().controller_address.clone();
+    (!address.is_empty() && address != from).then_some(address)
+}
+
+fn topic_id(bytes: &[u8]) -> Result<TopicId, AdminError> {
+    TopicId::from_slice(bytes).map_err(|invalid| AdminError::Malformed(invalid.to_string()))
+}

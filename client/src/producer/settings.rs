@@ -1,0 +1,83 @@
+//! What a producer can be told.
+
+use std::time::Duration;
+
+use plimsoll_proto::batch::Compression;
+use plimsoll_proto::v1;
+
+/// When a record counts as delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+pub enum Acks {
+    /// When every member of the in-sync set has it. Never lost while one of them stays intact.
+    #[default]
+    All,
+    /// When the leader has it. Lost with that leader's copy.
+    Leader,
+    /// At once; promises nothing.
+    None,
+}
+
+impl Acks {
+    pub(crate) fn wire(self) -> v1::Acks {
+        match self {
+            Self::All => v1::Acks::All,
+            Self::Leader => v1::Acks::Leader,
+            Self::None => v1::Acks::None,
+        }
+    }
+}
+
+/// What to do when the disk of a partition's leader is full. In every case a batch stays in its partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+pub enum OnFull {
+    /// Follow the partition to a leader with room, else wait until there is one; records without a key go to
+    /// partitions that take them meanwhile.
+    #[default]
+    Reroute,
+    /// As `Reroute`, but records without a key are not steered away.
+    Wait,
+    /// Fail the records at once with the typed refusal.
+    Fail,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) acks: Acks,
+    pub(crate) linger: Duration,
+    pub(crate) batch_bytes: usize,
+    pub(crate) compression: Compression,
+    pub(crate) idempotent: bool,
+    pub(crate) on_full: OnFull,
+    pub(crate) deadline: Duration,
+    pub(crate) in_flight_max: Option<usize>,
+    pub(crate) buffer_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            acks: Acks::All,
+            linger: Duration::from_millis(2),
+            batch_bytes: 256 * 1024,
+            compression: Compression::None,
+            idempotent: true,
+            on_full: OnFull::Reroute,
+            deadline: Duration::from_secs(120),
+            in_flight_max: None,
+            buffer_bytes: 32 * 1024 * 1024,
+        }
+    }
+}
+
+/// Batches that a leader remembers of each producer; more in flight could not be told from duplicates.
+pub(crate) const IDEMPOTENT_IN_FLIGHT_MAX: usize = 5;
+
+impl Settings {
+    /// Batches of one partition on their way at once. Without idempotence one at a time keeps the order.
+    pub(crate) fn in_flight(&self) -> usize {
+        match (self.in_flight_max, self.idempotent) {
+            (asked, true) => asked.unwrap_or(IDEMPOTENT_IN_FLIGHT_MAX).clamp(1, IDEMPOTENT_IN_FLIGHT_MAX),
+            (asked, false) => asked.unwrap_or(1).clamp(1, 1024),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What a server says when it refuses.
+
+use std::fmt;
+use std::time::Duration;
+
+use plimsoll_proto::ids::SpuId;
+use plimsoll_proto::status::reason_name;
+use plimsoll_proto::v1;
+
+/// Whether a request had an effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+pub enum Outcome {
+    /// It had none, and never will.
+    NotWritten,
+    /// It may have had; only an idempotent repetition is safe.
+    Unknown,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotWritten => "NOT_WRITTEN",
+            Self::Unknown => "UNKNOWN",
+        })
+    }
+}
+
+/// A typed refusal of a storage node or a controller.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    detail: Box<v1::ErrorDetail>,
+}
+
+impl Refusal {
+    /// Wraps the detail as it came over the wire.
+    pub fn new(detail: v1::ErrorDetail) -> Self {
+        Self { detail: Box::new(detail) }
+    }
+
+    /// What went wrong.
+    pub fn reason(&self) -> v1::Reason {
+        self.detail.reason()
+    }
+
+    /// The reason as in the error contract, such as `DISK_FULL`.
+    pub fn reason_name(&self) -> &'static str {
+        reason_name(self.detail.reason())
+    }
+
+    /// Whether the request had an effect. A peer that does not say is taken as [`Outcome::Unknown`].
+    pub fn outcome(&self) -> Outcome {
+        match self.detail.outcome() {
+            v1::Outcome::NotWritten => Outcome::NotWritten,
+            v1::Outcome::Unknown | v1::Outcome::Unspecified => Outcome::Unknown,
+        }
+    }
+
+    /// Which disk of which node is full and by how much, when that is why.
+    pub fn disk(&self) -> Option<&v1::DiskDetail> {
+        self.detail.disk.as_ref()
+    }
+
+    /// The longest time worth waiting before a retry; `None` when waiting does not help.
+    pub fn retry_after(&self) -> Option<Duration> {
+        (self.detail.retry_after_ms > 0).then(|| Duration::from_millis(self.detail.retry_after_ms))
+    }
+
+    /// Who leads, when the answer said.
+    pub fn leader(&self) -> Option<(SpuId, &str)> {
+        let hint = self.detail.leader.as_ref().filter(|hint| hint.spu_id != 0)?;
+        Some((SpuId(hint.spu_id), hint.address.as_str()))
+    }
+
+    /// The whole detail.
+    pub fn detail(&self) -> &v1::ErrorDetail {
+        &self.detail
+    }
+
+    /// Whether the same request may succeed later or elsewhere.
+    pub fn is_retryable(&self) -> bool {
+        use v1::Reason;
+        match self.reason() {
+            Reason::DiskFull
+            | Reason::Throttled
+            | Reason::VolumeFailed
+            | Reason::NotLeader
+            | Reason::StaleLeaderEpoch
+            | Reason::NoLeader
+            | Reason::NotEnoughInSync
+            | Reason::OffsetNotAvailable
+            | Reason::OutOfOrderSequence
+            | Reason::StaleIncarnation
+            | Reason::NoQuorum
+            | Reason::ControllerDisk
+            | Reason::MemoryPressure
+            | Reason::NotControllerLeader
+            | Reason::TimedOut
+            | Reason::NoPlacement
+            | Reason::ShuttingDown
+            | Reason::UnknownPartition
+            | Reason::ExpectationFailed => true,
+            Reason::Unspecified
+            | Reason::OffsetTrimmed
+            | Reason::ProducerFenced
+            | Reason::UnknownProducer
+            | Reason::RecordTooLarge
+            | Reason::CorruptBatch
+            | Reason::InvalidArgument
+            | Reason::InvalidTopic
+            | Reason::UnknownTopic
+            | Reason::TopicExists
+            | Reason::WrongCluster
+            | Reason::UnsupportedProtocol => false,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.reason_name(), self.outcome())?;
+        if let Some(disk) = self.disk() {
+            write!(
+                f,
+                " spu {} {}: {} of {} bytes free, {} needed",
+                disk.spu_id, disk.path, disk.free_bytes, disk.capacity_bytes, disk.needed_bytes
+            )?;
+        }
+        if !self.detail.message.is_empty() {
+            write!(f, ": {}", self.detail.message)?;
+        }
+        if let Some(wait) = self.retry_after() {
+            write!(f, "; retry within {} ms", wait.as_millis())?;
+        }
+        Ok(())
+    }
+}
