@@ -109,9 +109,8 @@ impl Controllers {
         let mut said = String::new();
         let ends = self.host.clock.now() + limit;
         loop {
-            if let Some(address) = left.pop_front()
-                && !tried.contains(&address)
-            {
+            left.retain(|address| !tried.contains(address));
+            if let Some(address) = left.pop_front() {
                 tried.push(address.clone());
                 asked.push(self.ask_one(address, &ask));
             }

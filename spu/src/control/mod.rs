@@ -20,6 +20,8 @@ mod link;
 mod metadata;
 mod registration;
 mod requests;
+#[cfg(test)]
+mod tests;
 
 pub use controllers::Controllers;
 pub use discover::discover_cluster;

@@ -13,7 +13,7 @@ use super::error::StartError;
 use crate::control::{HeartbeatTimings, controller_authority};
 use crate::session::{BudgetLimits, SessionSettings};
 
-/// Silence after which a controller suspects a node (DESIGN: liveness).
+/// Silence after which a controller suspects a node.
 const SUSPECT_AFTER: Duration = Duration::from_secs(6);
 /// How long a lease lasts from the sending of the last answered heartbeat.
 const LEASE: Duration = Duration::from_secs(9);
