@@ -106,7 +106,9 @@ impl Filler {
         while left > 0 {
             match self.grow(step) {
                 Ok(()) => left = left.saturating_sub(step),
-                Err(Errno::NOSPC | Errno::DQUOT) if step > LAST_STEP_BYTES => step = (step / 4).max(LAST_STEP_BYTES),
+                Err(Errno::NOSPC | Errno::DQUOT) if step > LAST_STEP_BYTES => {
+                    step = (step / 4).max(LAST_STEP_BYTES)
+                }
                 Err(Errno::NOSPC | Errno::DQUOT) => return Ok(true),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno).with_context(|| format!("fill {}", self.path.display())),
@@ -188,6 +190,6 @@ impl Filler {
 
 impl Drop for Filler {
     fn drop(&mut self) {
-        drop(self.unlink());
+        let _gone_or_not_there = self.unlink();
     }
 }

@@ -43,7 +43,8 @@ pub fn load() -> anyhow::Result<Vec<Flight>> {
 
 fn flight(n: usize, row: &str) -> anyhow::Result<Flight> {
     let columns: Vec<&str> = row.split(',').collect();
-    let [hour, carrier, number, tail, origin, dest, dep_delay, arr_delay, distance] = columns.as_slice() else {
+    let [hour, carrier, number, tail, origin, dest, dep_delay, arr_delay, distance] = columns.as_slice()
+    else {
         bail!("row {n} of flights.csv has {} columns", columns.len());
     };
     // The columns hold codes, numbers and one plain time: nothing that JSON would have to escape.
@@ -83,7 +84,8 @@ mod tests {
 
     #[test]
     fn what_is_no_event_has_no_number() {
-        for bytes in [&b""[..], b"{", b"{\"n\":", b"{\"n\":12", b"{\"n\":x}", b"{\"n\":99999999999999999999}"] {
+        for bytes in [&b""[..], b"{", b"{\"n\":", b"{\"n\":12", b"{\"n\":x}", b"{\"n\":99999999999999999999}"]
+        {
             assert_eq!(number(bytes), None);
         }
     }

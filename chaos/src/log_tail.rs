@@ -32,7 +32,9 @@ impl LogTail {
 
     /// Takes in what was added since the last call.
     pub fn poll(&mut self, now: Duration) {
-        let Ok(file) = rustix::fs::open(&self.path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return };
+        let Ok(file) = rustix::fs::open(&self.path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
+            return;
+        };
         let mut file = std::fs::File::from(file);
         let mut added = Vec::new();
         if file.seek(SeekFrom::Start(self.read_bytes)).is_err() || file.read_to_end(&mut added).is_err() {

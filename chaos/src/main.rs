@@ -8,7 +8,11 @@ use plimsoll_chaos::rig::privilege;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
-#[command(name = "plimsoll-chaos", version, about = "Breaks Plimsoll clusters on purpose and tells what came of it")]
+#[command(
+    name = "plimsoll-chaos",
+    version,
+    about = "Breaks Plimsoll clusters on purpose and tells what came of it"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

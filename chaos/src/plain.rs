@@ -59,8 +59,10 @@ pub enum Answer {
 pub fn batch_of(value: &[u8], wall_ms: u64) -> anyhow::Result<Bytes> {
     let mut builder = BatchBuilder::new(Compression::None);
     let timestamp_ms = i64::try_from(wall_ms).unwrap_or(i64::MAX);
-    builder.push(&NewRecord { key: None, value: Some(value), headers: &[], timestamp_ms }).context("a record")?;
-    builder.build().context("a batch")
+    builder
+        .push(&NewRecord { key: None, value: Some(value), headers: &[], timestamp_ms })
+        .context("a record")?;
+    Ok(builder.build().context("a batch")?.freeze())
 }
 
 fn connect(host: &Host, address: &str) -> anyhow::Result<SpuClient<Channel>> {
@@ -167,7 +169,13 @@ impl Hammered {
 ///
 /// # Errors
 /// When a batch can't be made.
-pub async fn hammer(host: &Host, target: &Target, window: usize, count: u64, limit: Duration) -> anyhow::Result<Hammered> {
+pub async fn hammer(
+    host: &Host,
+    target: &Target,
+    window: usize,
+    count: u64,
+    limit: Duration,
+) -> anyhow::Result<Hammered> {
     let batch = batch_of(b"{\"phantom\":true}", host.clock.wall_ms())?;
     let mut told = Hammered::default();
     let deadline = host.clock.now() + limit;
@@ -178,12 +186,19 @@ pub async fn hammer(host: &Host, target: &Target, window: usize, count: u64, lim
             continue;
         };
         let left = deadline.saturating_sub(host.clock.now());
-        drop(host.clock.timeout(left, hammer_stream(&mut stream, &batch, window, count, &mut told)).await);
+        let _in_time =
+            host.clock.timeout(left, hammer_stream(&mut stream, &batch, window, count, &mut told)).await;
     }
     Ok(told)
 }
 
-async fn hammer_stream(stream: &mut PlainProducer, batch: &Bytes, window: usize, count: u64, told: &mut Hammered) {
+async fn hammer_stream(
+    stream: &mut PlainProducer,
+    batch: &Bytes,
+    window: usize,
+    count: u64,
+    told: &mut Hammered,
+) {
     let mut in_flight = 0usize;
     loop {
         while in_flight < window && told.total() + u64::try_from(in_flight).unwrap_or(0) < count {
@@ -210,10 +225,19 @@ async fn hammer_stream(stream: &mut PlainProducer, batch: &Bytes, window: usize,
 ///
 /// # Errors
 /// What the storage node answers.
-pub async fn ends(host: &Host, address: &str, topic_id: &Bytes, partition: u32) -> anyhow::Result<v1::ListOffsetsResponse> {
+pub async fn ends(
+    host: &Host,
+    address: &str,
+    topic_id: &Bytes,
+    partition: u32,
+) -> anyhow::Result<v1::ListOffsetsResponse> {
     let mut client = connect(host, address)?;
-    let request =
-        v1::ListOffsetsRequest { topic_id: topic_id.clone(), partition, any_replica: true, timestamp_ms: None };
+    let request = v1::ListOffsetsRequest {
+        topic_id: topic_id.clone(),
+        partition,
+        any_replica: true,
+        timestamp_ms: None,
+    };
     match host.clock.timeout(Duration::from_secs(2), client.list_offsets(request)).await {
         Ok(answer) => Ok(answer.map_err(|status| anyhow::anyhow!("{status}"))?.into_inner()),
         Err(_) => anyhow::bail!("{address} did not tell its offsets within 2 s"),

@@ -82,7 +82,7 @@ impl Server {
     pub fn terminate(&self) {
         let Some(pid) = self.pid().and_then(|pid| i32::try_from(pid).ok()) else { return };
         if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-            drop(rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+            let _gone_already = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
     }
 
@@ -91,10 +91,10 @@ impl Server {
     /// # Errors
     /// The process ended.
     pub fn check_alive(&mut self) -> anyhow::Result<()> {
-        if let Some(child) = &mut self.child {
-            if let Some(status) = child.try_wait().context("wait for a child")? {
-                bail!("{} ended by itself ({status}). Its last lines:\n{}", self.name, self.last_lines(15));
-            }
+        if let Some(child) = &mut self.child
+            && let Some(status) = child.try_wait().context("wait for a child")?
+        {
+            bail!("{} ended by itself ({status}). Its last lines:\n{}", self.name, self.last_lines(15));
         }
         Ok(())
     }

@@ -45,9 +45,16 @@ const PLAIN_PANEL_INTERVAL: Duration = Duration::from_secs(10);
 impl Screen {
     /// On standard output, or on standard error when that is for machines.
     pub fn new(clock: Clock, colour: bool, to_stderr: bool) -> Self {
-        let terminal = if to_stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
+        let terminal =
+            if to_stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
         let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
-        Self { clock, colour: colour && terminal, live: terminal && !dumb, to_stderr, state: Mutex::default() }
+        Self {
+            clock,
+            colour: colour && terminal,
+            live: terminal && !dumb,
+            to_stderr,
+            state: Mutex::default(),
+        }
     }
 
     /// Text in a colour, where colours are wanted.
@@ -136,8 +143,13 @@ impl Screen {
 /// `[####xxxx........]`: own data, what others have taken, free.
 pub fn gauge(own: u64, foreign: u64, capacity: u64, width: usize) -> String {
     let cells = |bytes: u64| -> usize {
-        let exact = share(bytes, capacity.max(1)).clamp(0.0, 1.0) * f64::from(u32::try_from(width).unwrap_or(0));
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the width")]
+        let exact =
+            share(bytes, capacity.max(1)).clamp(0.0, 1.0) * f64::from(u32::try_from(width).unwrap_or(0));
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and the width"
+        )]
         let whole = exact.round() as usize;
         whole.min(width)
     };

@@ -31,7 +31,9 @@ impl Story {
         for id in 1..=NODES {
             let entries = self.write_offline_entries(id, index_before).await?;
             if entries != 1 {
-                self.figures.failures.push(format!("{entries} write-offline entries for the fill of spu {id} in act 4, not 1"));
+                self.figures.failures.push(format!(
+                    "{entries} write-offline entries for the fill of spu {id} in act 4, not 1"
+                ));
             }
         }
         for (_, probe) in probes.drain(..) {
@@ -56,7 +58,9 @@ impl Story {
             fillers.push((id, mark, Filler::create(self.cluster.volume(id))?));
         }
         let story = &*self;
-        let fills = futures::future::join_all(fillers.iter_mut().map(|(id, mark, filler)| story.fill(*id, filler, *mark)));
+        let fills = futures::future::join_all(
+            fillers.iter_mut().map(|(id, mark, filler)| story.fill(*id, filler, *mark)),
+        );
         let fills = fills.await.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
         let mut filled = Vec::new();
         for ((id, mark, filler), fill) in fillers.into_iter().zip(fills) {
@@ -74,14 +78,21 @@ impl Story {
         fillers: &[Filled],
     ) -> anyhow::Result<()> {
         let board = &self.board;
-        let plain = || probes.iter().all(|(_, probe)| probe.as_ref().is_none_or(|probe| probe.first().is_some()));
+        let plain =
+            || probes.iter().all(|(_, probe)| probe.as_ref().is_none_or(|probe| probe.first().is_some()));
         let replay = || board.replay.with_log(|log| log.first_disk_full(from).cloned());
         board.until(REFUSED_LIMIT, || plain() && replay().is_some()).await;
-        let Some(refused) = replay() else { bail!("the replaying producer got no DISK_FULL with all disks full") };
+        let Some(refused) = replay() else {
+            bail!("the replaying producer got no DISK_FULL with all disks full")
+        };
         for ((id, probe), filled) in probes.iter().zip(fillers) {
             let Some(probe) = probe else { continue };
             let Some(first) = probe.first() else {
-                bail!("spu {id} refused nothing within {} s of its fill: {:?}", REFUSED_LIMIT.as_secs(), probe.told());
+                bail!(
+                    "spu {id} refused nothing within {} s of its fill: {:?}",
+                    REFUSED_LIMIT.as_secs(),
+                    probe.told()
+                );
             };
             let detect = millis(first.at.saturating_sub(filled.began));
             self.figures.detect_ms = self.figures.detect_ms.max(Some(detect));
@@ -104,7 +115,9 @@ impl Story {
             u64::try_from(board.with_audit(|audit| audit.read)).unwrap_or(0) >= board.replay.acked()
         });
         if caught_up.await.is_none() {
-            self.figures.failures.push("the consumer did not read all acknowledged flights with all disks full".to_owned());
+            self.figures
+                .failures
+                .push("the consumer did not read all acknowledged flights with all disks full".to_owned());
         }
         for arguments in [&["topic", "list"][..], &["topic", "describe", "flights"]] {
             let printed = self.cluster.command_line(arguments).await?;
@@ -123,16 +136,22 @@ impl Story {
         let deleted = self.now();
         self.say("plimsoll topic delete scratch");
         let story = &*self;
-        let waits = (1u32..).zip(&baselines).map(|(id, baseline)| story.first_batch_again(id, deleted, baseline, RECOVER_LIMIT));
+        let waits = (1u32..)
+            .zip(&baselines)
+            .map(|(id, baseline)| story.first_batch_again(id, deleted, baseline, RECOVER_LIMIT));
         let again = futures::future::join_all(waits).await.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
         self.act_four.push((from, self.now()));
-        let Some(last) = again.into_iter().collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max()) else {
+        let Some(last) = again.into_iter().collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max())
+        else {
             self.figures.recover_ms = None;
             bail!("not every volume took a batch within {} s of the deletion", RECOVER_LIMIT.as_secs());
         };
         let took = last.saturating_sub(deleted);
         self.figures.recover_ms = self.figures.recover_ms.map(|ms| ms.max(millis(took)));
-        self.say(&format!("all three volumes take batches again {} ms later, by themselves", took.as_millis()));
+        self.say(&format!(
+            "all three volumes take batches again {} ms later, by themselves",
+            took.as_millis()
+        ));
         Ok(())
     }
 }

@@ -33,8 +33,9 @@ impl Story {
             self.board.screen.detail(&line.chars().take(180).collect::<String>());
         }
         let admin = self.board.client.admin();
-        let replicated = TopicConfig { partitions: PARTITIONS, replicas: NODES, min_in_sync: 2, ..TopicConfig::default() };
-        let flights = TopicConfig { on_pressure: OnPressure::Refuse.into(), ..replicated.clone() };
+        let replicated =
+            TopicConfig { partitions: PARTITIONS, replicas: NODES, min_in_sync: 2, ..TopicConfig::default() };
+        let flights = TopicConfig { on_pressure: OnPressure::Refuse.into(), ..replicated };
         admin.create_topic("flights", flights).await.context("create topic flights")?;
         let scratch = TopicConfig {
             retention_bytes: SCRATCH_KEPT_BYTES,
@@ -47,7 +48,8 @@ impl Story {
     }
 
     async fn fill_scratch(&self) -> anyhow::Result<()> {
-        let producer = self.board.client.producer("scratch").build().await.context("a producer of scratch")?;
+        let producer =
+            self.board.client.producer("scratch").build().await.context("a producer of scratch")?;
         let payload = Bytes::from(vec![b'.'; SCRATCH_RECORD_BYTES]);
         let record_bytes = u64::try_from(SCRATCH_RECORD_BYTES).unwrap_or(u64::MAX);
         let records = SCRATCH_WRITTEN_BYTES / record_bytes;
@@ -75,10 +77,14 @@ impl Story {
 
     /// Act 1.
     pub(super) async fn act_normal(&mut self) -> anyhow::Result<()> {
-        self.board.screen.heading("Act 1: normal. Flights flow with idempotence and acks=all; a consumer checks each one");
+        self.board
+            .screen
+            .heading("Act 1: normal. Flights flow with idempotence and acks=all; a consumer checks each one");
         let started = self.now();
         let board = &self.board;
-        let flowing = board.until(Duration::from_secs(20), || board.replay.acked() > 1_000 && board.with_audit(|a| a.read) > 1_000);
+        let flowing = board.until(Duration::from_secs(20), || {
+            board.replay.acked() > 1_000 && board.with_audit(|a| a.read) > 1_000
+        });
         if flowing.await.is_none() {
             bail!(
                 "no flights flow: sent {} acked {} read {}",

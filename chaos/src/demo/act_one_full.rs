@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use futures::StreamExt as _;
 use plimsoll_client::{SpuId, StartAt};
 use tokio::sync::oneshot;
 
 use super::cluster::NODES;
 use super::refusal_probe::{First, RefusalProbe, in_full};
-use super::volumes::{led_by, leaderships, volume_state};
+use super::volumes::{leaderships, led_by, volume_state};
 use super::{Story, millis};
 use crate::filler::{Fill, Filler, Space};
 use crate::plain::{self, Hammered, Target};
@@ -42,7 +41,9 @@ impl Story {
         self.board.screen.heading("Act 2: something outside fills the disk of one SPU, to the last byte");
         let image = self.board.client.metadata();
         let spu = (1..=NODES)
-            .max_by_key(|id| (led_by(&image, "flights", *id).len().min(1), led_by(&image, "scratch", *id).len()))
+            .max_by_key(|id| {
+                (led_by(&image, "flights", *id).len().min(1), led_by(&image, "scratch", *id).len())
+            })
             .context("three nodes")?;
         let led = leaderships(&image, spu);
         let moved: BTreeSet<u32> = led_by(&image, "flights", spu).into_iter().collect();
@@ -64,11 +65,15 @@ impl Story {
         let began = fill.began().context("the disk never became full")?;
         let detect = first.at.saturating_sub(began);
         self.figures.detect_ms = self.figures.detect_ms.max(Some(millis(detect)));
-        self.say(&format!("first typed refusal {} ms after the mark was crossed. As a plain client gets it:", detect.as_millis()));
+        self.say(&format!(
+            "first typed refusal {} ms after the mark was crossed. As a plain client gets it:",
+            detect.as_millis()
+        ));
         self.board.screen.detail(&in_full(&first.detail));
 
         // From here on every byte that is given back is taken again, as a foreign writer does.
-        let hold = hold_full(&self.host.clock.clone(), &mut filler);
+        let clock = self.host.clock.clone();
+        let hold = hold_full(&clock, &mut filler);
         let scenes = self.while_full(spu, &moved, &first, target, index_before);
         tokio::select! {
             held = hold => held?,
@@ -94,7 +99,9 @@ impl Story {
             "ENOSPC on the disk of spu {spu}: statvfs says {free_bytes} of {capacity_bytes} bytes free, its ReadOnly mark is {mark}"
         ));
         if free_bytes >= mark || fill.enospc.is_none() {
-            self.figures.failures.push(format!("the disk of spu {spu} was not below its ReadOnly mark: {free_bytes} >= {mark}"));
+            self.figures.failures.push(format!(
+                "the disk of spu {spu} was not below its ReadOnly mark: {free_bytes} >= {mark}"
+            ));
         }
     }
 
@@ -124,7 +131,9 @@ impl Story {
             (a, b) => a.or(b),
         };
         board.until(WAIT, || first().is_some()).await;
-        first().with_context(|| format!("no DISK_FULL within {} s of the fill; told so far: {:?}", WAIT.as_secs(), probe.told()))
+        first().with_context(|| {
+            format!("no DISK_FULL within {} s of the fill; told so far: {:?}", WAIT.as_secs(), probe.told())
+        })
     }
 
     /// Everything that happens while the disk stays full.
@@ -139,14 +148,23 @@ impl Story {
         let (done, hammered) = oneshot::channel();
         let host = self.host.clone();
         let _hammer = self.host.tasks.spawn("hammer", async move {
-            drop(done.send(plain::hammer(&host, &target, HAMMER_WINDOW, HAMMER_REFUSALS, HAMMER_LIMIT).await));
+            drop(
+                done.send(plain::hammer(&host, &target, HAMMER_WINDOW, HAMMER_REFUSALS, HAMMER_LIMIT).await),
+            );
         });
         self.rerouted(spu, moved, first.at).await?;
         self.kill_leading_controller().await?;
         let told: Hammered = hammered.await.context("the client without backoff")??;
-        self.say(&format!("a client without backoff was refused {} times, each with a typed error: {:?}", told.total(), told.refused));
+        self.say(&format!(
+            "a client without backoff was refused {} times, each with a typed error: {:?}",
+            told.total(),
+            told.refused
+        ));
         if told.acked > 0 || told.not_clear > 0 {
-            self.figures.failures.push(format!("the full node acknowledged {} and left {} in doubt", told.acked, told.not_clear));
+            self.figures.failures.push(format!(
+                "the full node acknowledged {} and left {} in doubt",
+                told.acked, told.not_clear
+            ));
         }
         self.figures.refused_hammer = told.total();
         self.count_refusals(&told);
@@ -159,18 +177,28 @@ impl Story {
         self.figures.refused += told.total();
     }
 
-    async fn rerouted(&mut self, spu: u32, moved: &BTreeSet<u32>, refused_at: Duration) -> anyhow::Result<()> {
+    async fn rerouted(
+        &mut self,
+        spu: u32,
+        moved: &BTreeSet<u32>,
+        refused_at: Duration,
+    ) -> anyhow::Result<()> {
         let board = &self.board;
         let last = || {
             let of = |partition: &u32| {
-                board.replay.with_log(|log| log.first_ack(refused_at, |ack| ack.partition == *partition && ack.spu != spu))
+                board.replay.with_log(|log| {
+                    log.first_ack(refused_at, |ack| ack.partition == *partition && ack.spu != spu)
+                })
             };
             let acks: Vec<_> = moved.iter().filter_map(of).collect();
             if acks.len() == moved.len() { acks.iter().map(|ack| ack.at).max() } else { None }
         };
         board.until(WAIT, || last().is_some()).await;
         let Some(at) = last() else {
-            bail!("partitions {moved:?} have no acknowledgement from a new leader: {:?}", board.client.metadata().topic_by_name("flights"));
+            bail!(
+                "partitions {moved:?} have no acknowledgement from a new leader: {:?}",
+                board.client.metadata().topic_by_name("flights")
+            );
         };
         let took = at.saturating_sub(refused_at);
         self.figures.reroute_ms = Some(millis(took));
@@ -179,7 +207,8 @@ impl Story {
     }
 
     async fn kill_leading_controller(&mut self) -> anyhow::Result<()> {
-        let (leader, _) = self.board.client.metadata().controller_leader.clone().context("a leading controller")?;
+        let (leader, _) =
+            self.board.client.metadata().controller_leader.clone().context("a leading controller")?;
         let id = u32::try_from(leader.0).context("a small id")?;
         self.cluster.controller(id).kill();
         let killed = self.now();
@@ -187,23 +216,33 @@ impl Story {
         let new = self
             .board
             .client
-            .wait_metadata(WAIT, |image| image.controller_leader.as_ref().is_some_and(|(other, _)| *other != leader))
+            .wait_metadata(WAIT, |image| {
+                image.controller_leader.as_ref().is_some_and(|(other, _)| *other != leader)
+            })
             .await;
         if !new {
             bail!("no other controller leads {} s after the kill", WAIT.as_secs());
         }
         let took = self.now().saturating_sub(killed);
         let now_leads = self.board.client.metadata().controller_leader.clone().map_or(0, |(id, _)| id.0);
-        self.say(&format!("controller {now_leads} leads {} ms later; controller {id} is started again", took.as_millis()));
+        self.say(&format!(
+            "controller {now_leads} leads {} ms later; controller {id} is started again",
+            took.as_millis()
+        ));
         self.cluster.controller(id).start()
     }
 
     async fn one_transition(&mut self, spu: u32, index_before: u64) -> anyhow::Result<()> {
         let entries = self.write_offline_entries(spu, index_before).await?;
         let state = volume_state(&self.board.client.metadata(), spu);
-        self.say(&format!("{entries} committed write-offline entry; the volume of spu {spu} is {}", super::board::state_name(state)));
+        self.say(&format!(
+            "{entries} committed write-offline entry; the volume of spu {spu} is {}",
+            super::board::state_name(state)
+        ));
         if entries != 1 {
-            self.figures.failures.push(format!("{entries} write-offline entries for the fill of spu {spu} in act 2, not 1"));
+            self.figures
+                .failures
+                .push(format!("{entries} write-offline entries for the fill of spu {spu} in act 2, not 1"));
         }
         Ok(())
     }
@@ -251,7 +290,11 @@ impl Story {
             }
             anyhow::Ok(count)
         };
-        self.host.clock.timeout(Duration::from_secs(3), reading).await.map_err(|_| anyhow::anyhow!("no answer within 3 s"))?
+        self.host
+            .clock
+            .timeout(Duration::from_secs(3), reading)
+            .await
+            .map_err(|_| anyhow::anyhow!("no answer within 3 s"))?
     }
 }
 

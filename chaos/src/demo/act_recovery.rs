@@ -26,15 +26,24 @@ impl Story {
             Some(at) => {
                 let took = at.saturating_sub(removed);
                 self.figures.recover_ms = Some(millis(took));
-                self.say(&format!("the volume takes batches again {} ms after the unlink, same process", took.as_millis()));
+                self.say(&format!(
+                    "the volume takes batches again {} ms after the unlink, same process",
+                    took.as_millis()
+                ));
             }
-            None => self.figures.failures.push(format!("spu {spu} took no batch within {} s of the unlink", WRITABLE_LIMIT.as_secs())),
+            None => self
+                .figures
+                .failures
+                .push(format!("spu {spu} took no batch within {} s of the unlink", WRITABLE_LIMIT.as_secs())),
         }
         let client = &self.board.client;
         if client.wait_metadata(IN_SYNC_LIMIT, |image| all_in_sync(image, spu)).await {
             let took = self.now().saturating_sub(removed);
             self.figures.in_sync_ms = Some(millis(took));
-            self.say(&format!("caught up: its replicas are in every in-sync set {} ms after the unlink", took.as_millis()));
+            self.say(&format!(
+                "caught up: its replicas are in every in-sync set {} ms after the unlink",
+                took.as_millis()
+            ));
         }
         if client.wait_metadata(LEADERS_LIMIT, |image| leaderships(image, spu) >= led).await {
             let took = self.now().saturating_sub(removed);

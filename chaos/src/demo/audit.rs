@@ -34,14 +34,24 @@ struct End {
 impl Audit {
     pub(super) fn new(flights: Arc<Vec<Flight>>) -> Self {
         let seen = vec![false; flights.len()];
-        Self { flights, seen, ends: BTreeMap::new(), read: 0, duplicates: 0, reordered: 0, phantoms: 0, first_wrong: None }
+        Self {
+            flights,
+            seen,
+            ends: BTreeMap::new(),
+            read: 0,
+            duplicates: 0,
+            reordered: 0,
+            phantoms: 0,
+            first_wrong: None,
+        }
     }
 
     /// Takes in the next record of its partition.
     pub(super) fn take(&mut self, record: &ConsumedRecord) {
         let value = record.value.as_deref().unwrap_or_default();
         let number = flights::number(value);
-        let Some((number, flight)) = number.and_then(|n| self.flights.get(n).map(|flight| (n, flight))) else {
+        let Some((number, flight)) = number.and_then(|n| self.flights.get(n).map(|flight| (n, flight)))
+        else {
             self.phantoms += 1;
             return self.wrong(record, "is no flight");
         };
@@ -55,7 +65,7 @@ impl Audit {
         }
         self.seen[number] = true;
         self.read += 1;
-        let end = End { number, offset: record.offset.0 };
+        let end = End { number, offset: record.offset.get() };
         let before = self.ends.insert(record.partition, end);
         if before.is_some_and(|before| before.number > number || before.offset >= end.offset) {
             self.reordered += 1;
@@ -67,7 +77,8 @@ impl Audit {
         if self.first_wrong.is_none() {
             let value = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default());
             let value: String = value.chars().take(120).collect();
-            self.first_wrong = Some(format!("partition {} offset {} {what}: {value}", record.partition, record.offset));
+            self.first_wrong =
+                Some(format!("partition {} offset {} {what}: {value}", record.partition, record.offset));
         }
     }
 
@@ -90,14 +101,17 @@ mod tests {
     use super::*;
 
     fn three() -> Arc<Vec<Flight>> {
-        let flight = |n: usize| Flight { key: Bytes::from_static(b"N1"), value: Bytes::from(format!("{{\"n\":{n},\"x\":1}}")) };
+        let flight = |n: usize| Flight {
+            key: Bytes::from_static(b"N1"),
+            value: Bytes::from(format!("{{\"n\":{n},\"x\":1}}")),
+        };
         Arc::new((0..3).map(flight).collect())
     }
 
     fn record(offset: u64, value: &str) -> ConsumedRecord {
         ConsumedRecord {
             partition: 0,
-            offset: Offset(offset),
+            offset: Offset::new(offset).expect("small"),
             key: Some(Bytes::from_static(b"N1")),
             value: Some(Bytes::copy_from_slice(value.as_bytes())),
             headers: Vec::new(),

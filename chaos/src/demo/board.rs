@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use plimsoll_client::{Client, SpuId, StartAt};
 use plimsoll_host::{Host, Task};
 use plimsoll_proto::disk::DiskLevel;
@@ -99,13 +98,19 @@ impl Board {
     pub(super) fn log_lines(&self, spu: u32, from: Duration, to: Duration) -> Vec<String> {
         let now = self.host.clock.now();
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(tail) = logs.get_mut(usize::try_from(spu).unwrap_or(0).saturating_sub(1)) else { return Vec::new() };
+        let Some(tail) = logs.get_mut(usize::try_from(spu).unwrap_or(0).saturating_sub(1)) else {
+            return Vec::new();
+        };
         tail.poll(now);
         tail.between(from, to).map(|line| line.text.clone()).collect()
     }
 
     /// Polls `condition` until it holds, at most `limit`; when that was.
-    pub(super) async fn until(&self, limit: Duration, mut condition: impl FnMut() -> bool) -> Option<Duration> {
+    pub(super) async fn until(
+        &self,
+        limit: Duration,
+        mut condition: impl FnMut() -> bool,
+    ) -> Option<Duration> {
         let deadline = self.host.clock.now() + limit;
         loop {
             let now = self.host.clock.now();
@@ -125,7 +130,9 @@ impl Board {
             Err(error) => error.to_string(),
             Ok(mut consumer) => loop {
                 match consumer.next().await {
-                    Some(Ok(record)) => self.audit.lock().unwrap_or_else(PoisonError::into_inner).take(&record),
+                    Some(Ok(record)) => {
+                        self.audit.lock().unwrap_or_else(PoisonError::into_inner).take(&record)
+                    }
                     Some(Err(error)) => break error.to_string(),
                     None => break "the consumer ended".to_owned(),
                 }
@@ -135,9 +142,11 @@ impl Board {
     }
 
     async fn poll_levels(self: Arc<Self>) {
+        let admin = self.client.admin().timeout(Duration::from_secs(2));
         loop {
-            let asking = self.client.admin().timeout(Duration::from_secs(2)).cluster_status();
-            if let Ok(Ok(status)) = self.host.clock.timeout(Duration::from_secs(3), asking).await {
+            if let Ok(Ok(status)) =
+                self.host.clock.timeout(Duration::from_secs(3), admin.cluster_status()).await
+            {
                 let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
                 for spu in &status.spus {
                     if let (Some(info), Some(volume)) = (&spu.info, spu.volumes.first()) {
@@ -177,7 +186,8 @@ impl Board {
         let mut lines = Vec::new();
         for (id, path) in (1u32..).zip(&self.volumes) {
             let Ok(space) = filler::space(path) else { continue };
-            let foreign = self.foreign_bytes.get(lines.len()).map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+            let foreign =
+                self.foreign_bytes.get(lines.len()).map_or(0, |bytes| bytes.load(Ordering::Relaxed));
             let own = space.capacity_bytes.saturating_sub(space.free_bytes).saturating_sub(foreign);
             let level = self.level(id);
             let colour = match level {
@@ -189,7 +199,8 @@ impl Board {
             let partitions = image.topics.values().flat_map(|topic| &topic.partitions);
             let leads = partitions.clone().filter(|partition| partition.leader == id).count();
             let in_sync = partitions.filter(|partition| partition.in_sync.contains(&id)).count();
-            let state = image.spus.get(&SpuId(id)).and_then(|spu| spu.volumes.first()).map(v1::VolumeInfo::state);
+            let state =
+                image.spus.get(&SpuId(id)).and_then(|spu| spu.volumes.first()).map(v1::VolumeInfo::state);
             lines.push(format!(
                 "  spu {id} {} {:>10} free  {:<10} {:<14} leads {leads} in sync {in_sync}",
                 self.screen.paint(colour, &gauge(own, foreign, space.capacity_bytes, GAUGE_CELLS)),
@@ -199,7 +210,8 @@ impl Board {
             ));
         }
         let read = self.with_audit(|audit| audit.read);
-        let controller = image.controller_leader.as_ref().map_or_else(|| "none".to_owned(), |(id, _)| id.to_string());
+        let controller =
+            image.controller_leader.as_ref().map_or_else(|| "none".to_owned(), |(id, _)| id.to_string());
         lines.push(format!(
             "  flights acked {} ({rate}/s), read {read}; leading controller {controller}   # own  x foreign  . free",
             self.replay.acked()

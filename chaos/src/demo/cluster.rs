@@ -33,7 +33,8 @@ impl Cluster {
         let logs = rig.folder("logs")?;
         let ports = (0..2 * NODES).map(|_| process::free_port()).collect::<anyhow::Result<Vec<_>>>()?;
         let (controller_ports, spu_ports) = ports.split_at(3);
-        let controller_addresses: Vec<String> = controller_ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let controller_addresses: Vec<String> =
+            controller_ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let members: Vec<String> = (1u32..)
             .zip(&controller_addresses)
             .flat_map(|(id, address)| ["--controller".to_owned(), format!("{id}@{address}")])
@@ -59,7 +60,9 @@ impl Cluster {
             arguments.extend(["--advertise".to_owned(), address]);
             arguments.extend(members.iter().cloned());
             if rig.kind() == DiskKind::Simulated {
-                bail!("no filesystem of its own could be mounted for {name}: run as root, or allow `unshare -Urm`");
+                bail!(
+                    "no filesystem of its own could be mounted for {name}: run as root, or allow `unshare -Urm`"
+                );
             }
             spus.push(Server::new(&name, &binary, arguments, logs.join(format!("{name}.log"))));
             volumes.push(volume);
@@ -89,7 +92,8 @@ impl Cluster {
         let deadline = host.clock.now() + LIMIT;
         loop {
             let online = client.wait_metadata(Duration::from_millis(500), |image| {
-                let online = image.spus.values().filter(|spu| spu.state() == plimsoll_proto::v1::SpuState::Online);
+                let online =
+                    image.spus.values().filter(|spu| spu.state() == plimsoll_proto::v1::SpuState::Online);
                 online.count() == 3 && image.controller_leader.is_some()
             });
             if online.await {
@@ -97,7 +101,11 @@ impl Cluster {
             }
             self.check_alive()?;
             if host.clock.now() > deadline {
-                bail!("the storage nodes are not online after {} s:\n{}", LIMIT.as_secs(), self.spu(1).last_lines(15));
+                bail!(
+                    "the storage nodes are not online after {} s:\n{}",
+                    LIMIT.as_secs(),
+                    self.spu(1).last_lines(15)
+                );
             }
         }
     }
@@ -149,7 +157,8 @@ impl Cluster {
         for address in &self.controller_addresses {
             command.args(["--controller", address]);
         }
-        let output = command.output().await.with_context(|| format!("run plimsoll {}", arguments.join(" ")))?;
+        let output =
+            command.output().await.with_context(|| format!("run plimsoll {}", arguments.join(" ")))?;
         if !output.status.success() {
             bail!(
                 "plimsoll {} ended with {}: {}",

@@ -72,13 +72,19 @@ impl Figures {
         need(self.lost == 0, format!("lost={}", self.lost));
         need(self.duplicates == 0, format!("duplicates={}", self.duplicates));
         need(self.reordered == 0, format!("reordered={}", self.reordered));
-        need(self.refused_hammer >= 50_000, format!("the client without backoff was refused {} times, not 50000", self.refused_hammer));
+        need(
+            self.refused_hammer >= 50_000,
+            format!("the client without backoff was refused {} times, not 50000", self.refused_hammer),
+        );
         for (name, figure, limit) in [
             ("detect_ms", self.detect_ms, 1_000),
             ("reroute_ms", self.reroute_ms, 2_000),
             ("recover_ms", self.recover_ms, 2_000),
         ] {
-            need(figure.is_some_and(|ms| ms <= limit), format!("{name}={} with a limit of {limit}", shown(figure)));
+            need(
+                figure.is_some_and(|ms| ms <= limit),
+                format!("{name}={} with a limit of {limit}", shown(figure)),
+            );
         }
         for (name, figure) in [
             ("longest_stall_ms", self.longest_stall_ms),

@@ -138,7 +138,11 @@ async fn play(host: &Host, screen: &Screen, options: Options, figures: &mut Figu
 }
 
 fn pace(speed: f64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a positive range")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to a positive range"
+    )]
     let rate = (PACE_PER_S * speed).clamp(100.0, 1e6) as u64;
     rate
 }
@@ -181,7 +185,9 @@ impl Story {
         self.figures.refused += refused;
         self.figures.rerouted = rerouted;
         self.figures.failures.extend(failed);
-        self.figures.failures.extend(self.board.consumer_failed().map(|why| format!("the consumer ended: {why}")));
+        self.figures
+            .failures
+            .extend(self.board.consumer_failed().map(|why| format!("the consumer ended: {why}")));
         let mut worst: Option<(Episode, Vec<String>)> = None;
         for episode in &self.episodes {
             let lines = self.board.log_lines(episode.spu, episode.from, episode.to);
@@ -191,8 +197,13 @@ impl Story {
         }
         if let Some((episode, lines)) = worst {
             self.figures.log_lines = u64::try_from(lines.len()).unwrap_or(u64::MAX);
-            self.say(&format!("the most talkative disk of an episode was that of spu {} with {} lines:", episode.spu, lines.len()));
-            let shown: Vec<String> = lines.iter().take(24).map(|line| line.chars().take(180).collect()).collect();
+            self.say(&format!(
+                "the most talkative disk of an episode was that of spu {} with {} lines:",
+                episode.spu,
+                lines.len()
+            ));
+            let shown: Vec<String> =
+                lines.iter().take(24).map(|line| line.chars().take(180).collect()).collect();
             self.board.screen.detail(&shown.join("\n"));
         }
     }
@@ -200,9 +211,9 @@ impl Story {
 
 /// A run that failed leaves its logs where they can be read.
 fn keep_logs(story: &Story, screen: &Screen) {
-    let kept = story.cluster.root().with_extension("logs");
+    let kept = story.cluster.root().with_file_name("last-failure");
     drop(std::fs::remove_dir_all(&kept));
-    if std::fs::rename(story.cluster.root().join("logs"), &kept).is_ok() {
+    if rustix::fs::rename(story.cluster.root().join("logs"), &kept).is_ok() {
         screen.say(&format!("logs of the servers: {}", kept.display()));
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use futures::StreamExt as _;
 use plimsoll_client::{SpuId, StartAt};
 
 use super::Story;
@@ -21,18 +20,26 @@ const READ_LIMIT: Duration = Duration::from_secs(40);
 impl Story {
     /// Sends what is left, waits for the consumer, reads every replica and compares.
     pub(super) async fn read_back(&mut self, flights: &Arc<Vec<Flight>>) -> anyhow::Result<()> {
-        self.board.screen.heading("End: the rest of the flights, then every flight is read back from every replica");
+        self.board
+            .screen
+            .heading("End: the rest of the flights, then every flight is read back from every replica");
         let board = Arc::clone(&self.board);
         board.replay.pace(REST_PER_S, u64::MAX);
         if board.until(REST_LIMIT, || board.replay.finished()).await.is_none() {
-            bail!("{} of {} flights are acknowledged after {} s", board.replay.acked(), flights.len(), REST_LIMIT.as_secs());
+            bail!(
+                "{} of {} flights are acknowledged after {} s",
+                board.replay.acked(),
+                flights.len(),
+                REST_LIMIT.as_secs()
+            );
         }
         let acked = board.replay.acked_flights();
         let expected = usize::try_from(board.replay.acked()).context("a count")?;
         board.until(REST_LIMIT, || board.with_audit(|audit| audit.read) >= expected).await;
         self.wait_replicas().await?;
 
-        let mut audits = vec![("the consumer".to_owned(), board.with_audit(|audit| Verdict::of(audit, &acked)))];
+        let mut audits =
+            vec![("the consumer".to_owned(), board.with_audit(|audit| Verdict::of(audit, &acked)))];
         let story = &*self;
         let readers = (1..=NODES).map(|id| story.read_replica(id, flights));
         for (id, audit) in (1u32..).zip(futures::future::join_all(readers).await) {
@@ -82,13 +89,19 @@ impl Story {
     fn judge_readers(&mut self, readers: &[(String, Verdict)]) {
         let mut complete = usize::MAX;
         for (name, reader) in readers {
-            self.say(&format!("{name}: {} flights, {} lost, {} twice, {} out of order", reader.read, reader.lost, reader.duplicates, reader.reordered));
+            self.say(&format!(
+                "{name}: {} flights, {} lost, {} twice, {} out of order",
+                reader.read, reader.lost, reader.duplicates, reader.reordered
+            ));
             complete = complete.min(reader.read);
             self.figures.lost = self.figures.lost.max(reader.lost);
             self.figures.duplicates = self.figures.duplicates.max(reader.duplicates);
             self.figures.reordered = self.figures.reordered.max(reader.reordered);
             if reader.phantoms > 0 {
-                self.figures.failures.push(format!("{name} has {} records that nobody was told were written", reader.phantoms));
+                self.figures.failures.push(format!(
+                    "{name} has {} records that nobody was told were written",
+                    reader.phantoms
+                ));
             }
             if let Some(wrong) = &reader.first_wrong {
                 self.figures.failures.push(format!("{name}: {wrong}"));

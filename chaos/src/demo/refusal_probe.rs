@@ -62,20 +62,23 @@ async fn run(host: Host, target: Target, found: Arc<Mutex<Found>>) {
             let answer = stream.produce(&batch).await;
             let at = host.clock.now();
             let broken = matches!(answer, Answer::Broken(_));
-            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-            found.told.count(&answer);
-            if let Answer::Refused(detail) = answer
-                && detail.reason() == Reason::DiskFull
-                && found.first.is_none()
-            {
-                found.first = Some(First { at, detail: *detail });
-            }
-            drop(found);
+            note(&found, at, answer);
             host.clock.sleep(PAUSE).await;
             if broken {
                 break;
             }
         }
+    }
+}
+
+fn note(found: &Mutex<Found>, at: Duration, answer: Answer) {
+    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+    found.told.count(&answer);
+    if let Answer::Refused(detail) = answer
+        && detail.reason() == Reason::DiskFull
+        && found.first.is_none()
+    {
+        found.first = Some(First { at, detail: *detail });
     }
 }
 
@@ -90,7 +93,7 @@ pub(super) fn in_full(detail: &ErrorDetail) -> String {
         detail.message
     );
     if let Some(disk) = &detail.disk {
-        drop(write!(
+        let _infallible = write!(
             text,
             "\ndisk: spu = {}  path = {}  cause = {}  level = {}\n      free = {} bytes  needed = {} bytes  capacity = {} bytes",
             disk.spu_id,
@@ -100,10 +103,14 @@ pub(super) fn in_full(detail: &ErrorDetail) -> String {
             disk.free_bytes,
             disk.needed_bytes,
             disk.capacity_bytes
-        ));
+        );
     }
     if let Some(leader) = detail.leader.as_ref().filter(|leader| leader.spu_id != 0) {
-        drop(write!(text, "\nleader: spu = {}  address = {}  epoch = {}", leader.spu_id, leader.address, leader.leader_epoch));
+        let _infallible = write!(
+            text,
+            "\nleader: spu = {}  address = {}  epoch = {}",
+            leader.spu_id, leader.address, leader.leader_epoch
+        );
     }
     text
 }

@@ -98,7 +98,11 @@ impl Replay {
     }
 
     /// Starts the replay; it ends by itself with the last flight.
-    pub(super) async fn start(self: &Arc<Self>, client: &Client, flights: Arc<Vec<Flight>>) -> anyhow::Result<Vec<Task>> {
+    pub(super) async fn start(
+        self: &Arc<Self>,
+        client: &Client,
+        flights: Arc<Vec<Flight>>,
+    ) -> anyhow::Result<Vec<Task>> {
         let producer = client
             .producer("flights")
             .acks(Acks::All)
@@ -117,7 +121,12 @@ impl Replay {
         ])
     }
 
-    async fn send(self: Arc<Self>, producer: Producer, flights: Arc<Vec<Flight>>, deliveries: mpsc::Sender<(usize, Delivery)>) {
+    async fn send(
+        self: Arc<Self>,
+        producer: Producer,
+        flights: Arc<Vec<Flight>>,
+        deliveries: mpsc::Sender<(usize, Delivery)>,
+    ) {
         const TICK: Duration = Duration::from_millis(10);
         const TRICKLE_PER_S: f64 = 300.0;
         let mut waiting: VecDeque<(usize, &Flight)> = flights.iter().enumerate().collect();
@@ -178,7 +187,9 @@ impl Replay {
         loop {
             match events.recv().await {
                 Ok(event) => self.note(event),
-                Err(broadcast::error::RecvError::Lagged(missed)) => self.failed(format!("{missed} events were missed")),
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    self.failed(format!("{missed} events were missed"))
+                }
                 Err(broadcast::error::RecvError::Closed) => return,
             }
         }
@@ -191,7 +202,9 @@ impl Replay {
             ProducerEvent::Acked { partition, spu, .. } => log.acks.push(Ack { at, partition, spu: spu.0 }),
             ProducerEvent::Refused { refusal, .. } => log.refused.push(Refused { at, refusal }),
             ProducerEvent::Rerouted { .. } => log.rerouted += 1,
-            ProducerEvent::LeaderChanged { .. } | ProducerEvent::ConnectionLost { .. } | ProducerEvent::Failed { .. } => {}
+            ProducerEvent::LeaderChanged { .. }
+            | ProducerEvent::ConnectionLost { .. }
+            | ProducerEvent::Failed { .. } => {}
         }
     }
 }

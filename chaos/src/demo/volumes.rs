@@ -23,7 +23,12 @@ pub(super) fn led_by(image: &MetadataImage, topic: &str, spu: u32) -> Vec<u32> {
 
 /// How many partitions of all topics a node leads.
 pub(super) fn leaderships(image: &MetadataImage, spu: u32) -> usize {
-    image.topics.values().flat_map(|topic| &topic.partitions).filter(|partition| partition.leader == spu).count()
+    image
+        .topics
+        .values()
+        .flat_map(|topic| &topic.partitions)
+        .filter(|partition| partition.leader == spu)
+        .count()
 }
 
 /// Whether a node's replicas are in every in-sync set of a topic that they belong to.
@@ -56,7 +61,12 @@ impl Story {
 
     /// Id of a topic on the wire.
     pub(super) fn topic_id(&self, topic: &str) -> anyhow::Result<Bytes> {
-        Ok(self.board.client.topic_id(topic).with_context(|| format!("topic {topic} is not in the metadata"))?.to_bytes())
+        Ok(self
+            .board
+            .client
+            .topic_id(topic)
+            .with_context(|| format!("topic {topic} is not in the metadata"))?
+            .to_bytes())
     }
 
     /// Where a node is reached.
@@ -91,15 +101,22 @@ impl Story {
         let mut took: Option<Duration> = None;
         let mut writable: Option<Duration> = None;
         while self.now() < deadline {
-            if writable.is_none() && volume_state(&self.board.client.metadata(), spu) == VolumeState::Writable {
+            if writable.is_none() && volume_state(&self.board.client.metadata(), spu) == VolumeState::Writable
+            {
                 writable = Some(self.now());
             }
             if took.is_none() {
-                took = self.board.replay.with_log(|log| log.first_ack(from, |ack| ack.spu == spu)).map(|ack| ack.at);
+                took = self
+                    .board
+                    .replay
+                    .with_log(|log| log.first_ack(from, |ack| ack.spu == spu))
+                    .map(|ack| ack.at);
             }
             if took.is_none() {
                 let ends = self.log_ends(spu).await?;
-                let moved = ends.iter().any(|(partition, end)| baseline.get(partition).is_some_and(|before| end > before));
+                let moved = ends
+                    .iter()
+                    .any(|(partition, end)| baseline.get(partition).is_some_and(|before| end > before));
                 took = moved.then(|| self.now());
             }
             if let (Some(took), Some(writable)) = (took, writable) {

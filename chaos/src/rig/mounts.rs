@@ -9,13 +9,19 @@ use rustix::mount::{MountFlags, UnmountFlags};
 /// Mounts a tmpfs of `bytes` at `path`.
 pub(super) fn mount_tmpfs(path: &Path, bytes: u64) -> anyhow::Result<()> {
     let options = CString::new(format!("size={bytes},mode=0755")).context("options without NUL")?;
-    rustix::mount::mount("plimsoll-chaos", path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())
-        .with_context(|| format!("mount a tmpfs at {}", path.display()))
+    rustix::mount::mount(
+        "plimsoll-chaos",
+        path,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        options.as_c_str(),
+    )
+    .with_context(|| format!("mount a tmpfs at {}", path.display()))
 }
 
 /// Unmounts, also when files are still open there.
 pub(super) fn unmount(path: &Path) {
-    drop(rustix::mount::unmount(path, UnmountFlags::DETACH));
+    let _not_mounted = rustix::mount::unmount(path, UnmountFlags::DETACH);
 }
 
 /// Mount points below `folder`, deepest first.

@@ -34,16 +34,14 @@ pub fn privilege() -> Privilege {
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success());
-    if works {
-        if let Ok(program) = std::env::current_exe() {
-            let error = Command::new("unshare")
-                .arg("-Urm")
-                .arg(program)
-                .args(std::env::args_os().skip(1))
-                .env(INSIDE, "1")
-                .exec();
-            tracing::warn!("unshare: {error}");
-        }
+    if works && let Ok(program) = std::env::current_exe() {
+        let error = Command::new("unshare")
+            .arg("-Urm")
+            .arg(program)
+            .args(std::env::args_os().skip(1))
+            .env(INSIDE, "1")
+            .exec();
+        tracing::warn!("unshare: {error}");
     }
     Privilege::None
 }
