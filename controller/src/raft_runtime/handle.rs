@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_host::Host;
-use plimsoll_proto::ids::ControllerId;
+use plimsoll_proto::ids::{ClusterId, ControllerId};
 use plimsoll_proto::v1;
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::cluster::{Outcome, ClusterState};
+use crate::cluster::{ClusterState, Outcome};
 
 /// What became of a proposal that was committed and applied here.
 #[derive(Clone, Debug)]
@@ -99,6 +99,8 @@ pub enum JournalState {
 pub struct View {
     /// State after `applied_index`.
     pub state: Arc<ClusterState>,
+    /// The cluster, as applied or as noted in the data directory; `None` until the first leader bootstrapped it.
+    pub cluster_id: Option<ClusterId>,
     /// Index of the last applied entry.
     pub applied_index: u64,
     /// Current term.
@@ -146,7 +148,9 @@ pub struct RaftHandle {
 
 impl std::fmt::Debug for RaftHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RaftHandle").field("applied_index", &self.view.borrow().applied_index).finish_non_exhaustive()
+        f.debug_struct("RaftHandle")
+            .field("applied_index", &self.view.borrow().applied_index)
+            .finish_non_exhaustive()
     }
 }
 

@@ -16,8 +16,28 @@
 //! this controller freezes (it neither votes nor leads), serves reads of what it has applied and tries again by
 //! itself. RocksDB is never on a path that must work (it aborts the process on a full disk).
 
+mod election;
 mod handle;
+mod identity;
+pub mod journal;
+mod lane;
+mod log_store;
+pub mod metadata;
+mod node;
+mod peers;
+mod pending;
+mod propose;
+mod publish;
+mod service;
 mod settings;
+mod start;
+mod testing;
+mod wire;
 
 pub use handle::{JournalState, PeerStatus, ProposeError, Proposed, RaftHandle, View};
+#[cfg(any(test, feature = "memory-metadata"))]
+pub use identity::MemoryIdentity;
+pub use identity::{DataDir, DataDirError, Identity};
+pub use service::PeerService;
 pub use settings::RaftSettings;
+pub use start::{StartError, start};

@@ -1,0 +1,87 @@
+//! From the bytes of a journal file back to what it holds. Pure; the bytes are not trusted.
+
+use prost_raft::Message as _;
+use raft::eraftpb::{Entry, HardState, Snapshot};
+
+use super::Recovered;
+use super::header::BODY;
+use super::record::{self, Chain, Kind, Record};
+
+/// What a file of one generation holds, and where the next record goes.
+#[derive(Debug, PartialEq)]
+pub(super) struct Replayed {
+    pub(super) contents: Recovered,
+    pub(super) chain: Chain,
+    /// End of the last good record.
+    pub(super) end: u64,
+}
+
+/// Why a file can't be believed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Damage {
+    pub(super) at: u64,
+    pub(super) why: &'static str,
+}
+
+/// Reads all records of `generation`. A torn tail, which nothing can depend on, is left out; damage before data that
+/// was synced is an error.
+pub(super) fn replay(bytes: &[u8], generation: u64) -> Result<Replayed, Damage> {
+    let mut at = usize::try_from(BODY).unwrap_or(usize::MAX);
+    let mut chain = Chain { generation, sequence: 0, synced_end: 0, crc: 0 };
+    let mut contents = None;
+    while let Some(found) = next(bytes, at, chain) {
+        let here = offset(at);
+        let damage = |why| Damage { at: here, why };
+        match (&mut contents, found.kind) {
+            (None, Kind::Base) => contents = Some(decode_base(found.payload).ok_or(damage("the snapshot record does not parse"))?),
+            (None, _) => return Err(damage("the file does not begin with a snapshot record")),
+            (Some(_), Kind::Base) => return Err(damage("a second snapshot record")),
+            (Some(contents), Kind::HardState) => {
+                contents.hard_state =
+                    HardState::decode(found.payload).map_err(|_| damage("a vote record does not parse"))?;
+            }
+            (Some(contents), Kind::Entry) => {
+                let entry = Entry::decode(found.payload).map_err(|_| damage("an entry record does not parse"))?;
+                if !contents.put(entry) {
+                    return Err(damage("an entry leaves a gap"));
+                }
+            }
+        }
+        at += found.bytes;
+        chain.sequence = found.sequence;
+        chain.crc = found.crc;
+    }
+    if record::find_rot_witness(bytes, at, generation).is_some() {
+        return Err(Damage { at: offset(at), why: "a record that had been synced is unreadable" });
+    }
+    // A generation becomes current only after its first records were synced.
+    let contents = contents.ok_or(Damage { at: BODY, why: "the snapshot record is unreadable" })?;
+    if contents.hard_state.commit > contents.last_index() {
+        return Err(Damage { at: offset(at), why: "entries that had been committed are unreadable" });
+    }
+    Ok(Replayed { contents, chain, end: offset(at) })
+}
+
+fn next(bytes: &[u8], at: usize, chain: Chain) -> Option<Record<'_>> {
+    record::decode(bytes, at, chain.generation)
+        .filter(|found| found.sequence == chain.sequence + 1 && found.previous_crc == chain.crc)
+}
+
+fn offset(at: usize) -> u64 {
+    u64::try_from(at).unwrap_or(u64::MAX)
+}
+
+/// Payload of a base record: index and term before the first kept entry, then the snapshot.
+pub(super) fn encode_base(contents: &Recovered) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(16 + contents.snapshot.encoded_len());
+    payload.extend_from_slice(&contents.truncated.0.to_le_bytes());
+    payload.extend_from_slice(&contents.truncated.1.to_le_bytes());
+    payload.extend_from_slice(&contents.snapshot.encode_to_vec());
+    payload
+}
+
+fn decode_base(payload: &[u8]) -> Option<Recovered> {
+    let truncated = (record::u64_at(payload, 0)?, record::u64_at(payload, 8)?);
+    let snapshot = Snapshot::decode(payload.get(16..)?).ok()?;
+    Some(Recovered { snapshot, truncated, ..Recovered::default() })
+}

@@ -1,0 +1,97 @@
+//! One suite for every metadata store.
+#![cfg(test)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use plimsoll_storage::fs::real::RealDisk;
+
+use super::{Batch, MemoryStore, MetadataError, MetadataStore, RocksSettings, RocksStore, Stored};
+
+fn batch(index: u64, changes: &[(&str, Option<&str>)], replace_all: bool) -> Batch {
+    let bytes = |text: &str| text.as_bytes().to_vec();
+    let changes = changes.iter().map(|(key, value)| (bytes(key), value.map(bytes))).collect();
+    Batch { changes, replace_all, applied_index: index, applied_term: 2 }
+}
+
+fn stored(index: u64, records: &[(&str, &str)]) -> Option<Stored> {
+    let bytes = |text: &str| text.as_bytes().to_vec();
+    let records = records.iter().map(|(key, value)| (bytes(key), bytes(value))).collect();
+    Some(Stored { applied_index: index, applied_term: 2, records })
+}
+
+/// `open` gives the store as a new process would find it.
+fn suite(mut open: impl FnMut() -> Box<dyn MetadataStore>) {
+    let mut store = open();
+    assert_eq!(store.load(), Ok(None), "empty");
+    let writes = [
+        (batch(5, &[("a", Some("1")), ("b", Some("2"))], false), stored(5, &[("a", "1"), ("b", "2")])),
+        (batch(6, &[("a", None), ("c", Some(""))], false), stored(6, &[("b", "2"), ("c", "")])),
+        (batch(7, &[("a", None)], false), stored(7, &[("b", "2"), ("c", "")])),
+        (batch(9, &[("z", Some("9"))], true), stored(9, &[("z", "9")])),
+        (batch(10, &[], true), stored(10, &[])),
+    ];
+    for (write, expected) in writes {
+        assert_eq!(store.write(&write), Ok(()));
+        assert_eq!(store.load(), Ok(expected.clone()));
+        drop(store);
+        store = open();
+        assert_eq!(store.load(), Ok(expected), "after a restart");
+    }
+}
+
+#[test]
+fn memory_conforms() {
+    let store = MemoryStore::default();
+    suite(|| Box::new(store.clone()));
+    store.set_full(true);
+    assert_eq!(store.clone().write(&batch(11, &[], false)), Err(MetadataError::NoRoom));
+    store.set_full(false);
+    assert_eq!(store.clone().load(), Ok(stored(10, &[])));
+}
+
+fn rocks(root: &Path, settings: RocksSettings) -> RocksStore {
+    RocksStore::new(Arc::new(RealDisk::open(root).expect("a directory")), root, settings)
+}
+
+fn small() -> RocksSettings {
+    RocksSettings {
+        margin_bytes: 1 << 20,
+        ballast_bytes: 1 << 20,
+        flushes_per_compaction: 2,
+        ..RocksSettings::default()
+    }
+}
+
+#[test]
+fn rocks_conforms() {
+    let dir = crate::raft_runtime::testing::TempDir::new("rocks");
+    suite(|| Box::new(rocks(dir.path(), small())));
+}
+
+#[test]
+fn rocks_is_not_touched_without_room() {
+    let dir = crate::raft_runtime::testing::TempDir::new("rocks-room");
+    let mut store = rocks(dir.path(), small());
+    store.write(&batch(3, &[("a", Some("1"))], false)).expect("there is room");
+    drop(store);
+    let greedy = RocksSettings { margin_bytes: u64::MAX / 2, ..small() };
+    let mut store = rocks(dir.path(), greedy);
+    assert_eq!(store.load(), Err(MetadataError::NoRoom));
+    assert_eq!(store.write(&batch(4, &[], true)), Err(MetadataError::NoRoom));
+    assert_eq!(rocks(dir.path(), small()).load(), Ok(stored(3, &[("a", "1")])));
+}
+
+#[test]
+fn an_unreadable_rocks_directory_is_begun_anew() {
+    let dir = crate::raft_runtime::testing::TempDir::new("rocks-rot");
+    let mut store = rocks(dir.path(), small());
+    store.write(&batch(3, &[("a", Some("1"))], false)).expect("there is room");
+    drop(store);
+    let disk = RealDisk::open(dir.path()).expect("a directory");
+    crate::raft_runtime::testing::overwrite_all(&disk, "metadata", b"rot");
+    let mut store = rocks(dir.path(), small());
+    assert_eq!(store.load(), Ok(None));
+    store.write(&batch(4, &[("b", Some("2"))], false)).expect("there is room");
+    assert_eq!(store.load(), Ok(stored(4, &[("b", "2")])));
+}

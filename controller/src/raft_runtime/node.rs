@@ -1,0 +1,293 @@
+//! One Raft peer: the consensus library, the journal, and the state that committed entries make.
+//!
+//! Everything here happens on the lane, one event at a time; the loop around it is in `lane.rs`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_host::Host;
+use plimsoll_proto::ids::ControllerId;
+use plimsoll_proto::v1;
+use prost::Message as _;
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use raft::{RawNode, Ready, SnapshotStatus, StateRole};
+use tokio::sync::{mpsc, watch};
+
+use super::election::ElectionTimeout;
+use super::handle::{JournalState, View};
+use super::identity::Identity;
+use super::journal::JournalError;
+use super::log_store::LogStore;
+use super::metadata::feed::MetadataFeed;
+use super::peers::{Outgoing, PeerEvent};
+use super::pending::Pending;
+use super::settings::RaftSettings;
+use super::wire::{self, LocalLog, Refused};
+use super::handle::Proposed;
+use crate::cluster::ClusterState;
+
+/// What a peer is known by on the lane.
+pub(super) struct PeerLink {
+    pub(super) address: String,
+    pub(super) outgoing: mpsc::Sender<Outgoing>,
+    pub(super) last_heard: Option<Duration>,
+}
+
+/// Whether the journal lets this peer take part.
+pub(super) enum Health {
+    Healthy,
+    /// The journal has no room for what `ready` asks for. Nothing is stepped, ticked or sent until it has: this peer
+    /// neither votes nor leads.
+    Frozen { ready: Box<Ready>, retry_at: Duration },
+    /// For good.
+    Failed(String),
+}
+
+/// See the module.
+pub(super) struct Node {
+    pub(super) host: Host,
+    pub(super) settings: RaftSettings,
+    pub(super) raw: RawNode<LogStore>,
+    pub(super) identity: Box<dyn Identity>,
+    pub(super) feed: MetadataFeed,
+    pub(super) pending: Pending,
+    pub(super) peers: BTreeMap<ControllerId, PeerLink>,
+    pub(super) election: ElectionTimeout,
+    pub(super) health: Health,
+    pub(super) state: ClusterState,
+    /// Index and term of the last applied entry.
+    pub(super) applied: (u64, u64),
+    pub(super) state_changed: bool,
+    pub(super) leader_since: Option<Duration>,
+    pub(super) bootstrap_proposed_in: u64,
+    pub(super) compact_at: Duration,
+    pub(super) used_after_compaction: u64,
+    pub(super) view: watch::Sender<Arc<View>>,
+}
+
+impl Node {
+    pub(super) fn leads(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+
+    pub(super) fn journal_state(&self) -> JournalState {
+        match &self.health {
+            Health::Healthy => JournalState::Healthy,
+            Health::Frozen { .. } => JournalState::OutOfRoom,
+            Health::Failed(why) => JournalState::Failed(why.clone()),
+        }
+    }
+
+    /// One tick of the library's clock. Time that this process was paused for does not count: a late tick is one
+    /// tick.
+    pub(super) fn tick(&mut self, now: Duration) {
+        self.pending.expire(now);
+        match &self.health {
+            Health::Healthy => {
+                self.election.set(&mut self.raw);
+                self.raw.tick();
+                for context in self.pending.unanswered_reads(now) {
+                    self.raw.read_index(context);
+                }
+                self.note_cluster_id();
+            }
+            Health::Frozen { retry_at, .. } if now >= *retry_at => self.thaw(now),
+            Health::Frozen { .. } | Health::Failed(_) => {}
+        }
+        self.feed.tend(&self.state, self.applied, now);
+    }
+
+    /// A message of a peer, checked by `wire::decode`.
+    pub(super) fn step(&mut self, message: Message, now: Duration) {
+        if let Some(peer) = self.peers.get_mut(&ControllerId(message.from)) {
+            peer.last_heard = Some(now);
+        }
+        if !matches!(self.health, Health::Healthy) {
+            return;
+        }
+        match wire::check_against(&message, self) {
+            Ok(()) => {
+                // Errors of the library say that it ignored the message.
+                drop(self.raw.step(message));
+            }
+            Err(Refused::LostData) => self.fail(
+                "the leader knows of entries that this controller had stored and has no more: its data directory was \
+                 rolled back or replaced; return as a new controller under a new --id"
+                    .to_owned(),
+            ),
+            Err(why) => tracing::debug!(from = message.from, %why, "dropped a message of a peer"),
+        }
+    }
+
+    pub(super) fn peer_event(&mut self, event: PeerEvent) {
+        if !matches!(self.health, Health::Healthy) {
+            return;
+        }
+        match event {
+            PeerEvent::Unreachable(id) => self.raw.report_unreachable(id.0),
+            PeerEvent::Snapshot { to, sent } => {
+                let status = if sent { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+                self.raw.report_snapshot(to.0, status);
+            }
+        }
+    }
+
+    /// Does everything the library has become ready for, then publishes and answers.
+    pub(super) fn drive(&mut self, now: Duration) {
+        self.drain_ready(now);
+        if self.propose_bootstrap() {
+            self.drain_ready(now);
+        }
+        self.compact_when_due(now);
+        self.publish(now);
+        self.pending.answer(self.applied.0);
+    }
+
+    fn drain_ready(&mut self, now: Duration) {
+        while matches!(self.health, Health::Healthy) && self.raw.has_ready() {
+            let mut ready = self.raw.ready();
+            // Only a leader has these; they may go out while its own copy is written (Raft thesis, 10.2.1).
+            let early = ready.take_messages();
+            self.send(early);
+            for read in ready.take_read_states() {
+                self.pending.confirmed(&read.request_ctx, read.index);
+            }
+            self.finish_ready(ready, now);
+        }
+    }
+
+    /// Persists, then does what depends on it.
+    fn finish_ready(&mut self, mut ready: Ready, now: Duration) {
+        if let Err(error) = self.persist(&ready) {
+            self.freeze(ready, &error, now);
+            return;
+        }
+        if !ready.snapshot().is_empty() {
+            let metadata = ready.snapshot().get_metadata();
+            let position = (metadata.index, metadata.term);
+            match ClusterState::decode_snapshot(&ready.snapshot().data) {
+                Ok(state) => self.restore(state, position),
+                Err(error) => return self.fail(format!("a stored snapshot is unreadable: {error}")),
+            }
+        }
+        let dependent = ready.take_persisted_messages();
+        self.send(dependent);
+        self.apply(&ready.take_committed_entries());
+        let mut light = self.raw.advance_append(ready);
+        if let Some(commit) = light.commit_index()
+            && let Err(error) = self.raw.mut_store().note_commit(commit)
+            && !error.is_retryable()
+        {
+            self.fail(error.to_string());
+        }
+        let messages = light.take_messages();
+        self.send(messages);
+        self.apply(&light.take_committed_entries());
+        self.raw.advance_apply();
+    }
+
+    fn persist(&mut self, ready: &Ready) -> Result<(), JournalError> {
+        let store = self.raw.mut_store();
+        match store.persist(ready.snapshot(), ready.entries(), ready.hs(), ready.must_sync()) {
+            Err(JournalError::OutOfRoom { .. }) if ready.snapshot().is_empty() => {}
+            other => return other,
+        }
+        self.compact(0)?;
+        self.raw.mut_store().persist(ready.snapshot(), ready.entries(), ready.hs(), ready.must_sync())
+    }
+
+    fn freeze(&mut self, ready: Ready, error: &JournalError, now: Duration) {
+        if !error.is_retryable() {
+            return self.fail(error.to_string());
+        }
+        let retry_at = now.saturating_add(self.settings.disk_retry);
+        self.health = Health::Frozen { ready: Box::new(ready), retry_at };
+        let frozen_already = self.view.borrow().journal == JournalState::OutOfRoom;
+        if !frozen_already {
+            tracing::error!(%error, journal = self.raw.store().journal().label(),
+                "the journal takes nothing more: this controller neither votes nor leads until it does");
+        }
+    }
+
+    fn thaw(&mut self, now: Duration) {
+        if let Health::Frozen { ready, .. } = std::mem::replace(&mut self.health, Health::Healthy) {
+            self.finish_ready(*ready, now);
+        }
+        if matches!(self.health, Health::Healthy) {
+            tracing::info!("the journal takes entries again");
+        }
+    }
+
+    pub(super) fn fail(&mut self, why: String) {
+        tracing::error!(why, "this controller takes no part in consensus any more; it serves reads of what it has applied");
+        self.health = Health::Failed(why);
+    }
+
+    fn restore(&mut self, state: ClusterState, position: (u64, u64)) {
+        self.state = state;
+        self.applied = position;
+        self.state_changed = true;
+        self.feed.replaced();
+    }
+
+    fn apply(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            if entry.get_entry_type() == EntryType::EntryNormal && !entry.data.is_empty() {
+                self.apply_entry(entry);
+            }
+            self.applied = (entry.index, entry.term);
+        }
+    }
+
+    fn apply_entry(&mut self, entry: &Entry) {
+        let change = match v1::Entry::decode(entry.data.as_slice()) {
+            Ok(change) => change,
+            Err(error) => {
+                // The same on every controller: the entry has no effect anywhere.
+                tracing::error!(index = entry.index, %error, "a committed entry does not parse");
+                return;
+            }
+        };
+        let applied = self.state.apply(entry.index, &change);
+        self.state_changed = true;
+        self.feed.changed(&self.state, &applied.touched);
+        let index = entry.index;
+        self.pending.applied(&change.proposal_id, || Proposed { index, applied: applied.outcome });
+    }
+
+    fn send(&mut self, messages: Vec<Message>) {
+        for message in messages {
+            let to = ControllerId(message.to);
+            let snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
+            let Some(peer) = self.peers.get(&to) else { continue };
+            let outgoing = Outgoing { message: wire::encode(&message), snapshot };
+            // A full queue loses the message, which Raft allows; a snapshot is reported by whoever loses it.
+            if peer.outgoing.try_send(outgoing).is_err() && snapshot {
+                self.raw.report_snapshot(to.0, SnapshotStatus::Failure);
+            }
+        }
+    }
+}
+
+impl LocalLog for Node {
+    fn last_index(&self) -> u64 {
+        self.raw.raft.raft_log.last_index()
+    }
+
+    fn committed(&self) -> u64 {
+        self.raw.raft.raft_log.committed
+    }
+
+    fn term(&self, index: u64) -> Option<u64> {
+        self.raw.raft.raft_log.term(index).ok().filter(|term| *term > 0)
+    }
+
+    fn is_leader(&self) -> bool {
+        self.leads()
+    }
+
+    fn current_term(&self) -> u64 {
+        self.raw.raft.term
+    }
+}

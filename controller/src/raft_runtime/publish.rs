@@ -1,0 +1,79 @@
+//! The picture that sessions see.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_proto::ids::ControllerId;
+
+use super::handle::{PeerStatus, View};
+use super::node::{Health, Node};
+
+/// A peer heard from within this time counts as reachable.
+const REACHABLE_WITHIN: Duration = Duration::from_secs(2);
+
+impl Node {
+    /// Publishes when something changed.
+    pub(super) fn publish(&mut self, now: Duration) {
+        let view = self.picture(now);
+        let changed = {
+            let last = self.view.borrow();
+            self.state_changed || differs(&last, &view)
+        };
+        self.state_changed = false;
+        if changed {
+            self.view.send_replace(Arc::new(view));
+        }
+    }
+
+    fn picture(&mut self, now: Duration) -> View {
+        let raft = &self.raw.raft;
+        let healthy = matches!(self.health, Health::Healthy);
+        // Entries of former terms are applied once an entry of this term is.
+        let is_leader =
+            healthy && self.leads() && self.applied.1 == raft.term && self.state.cluster_id().is_some();
+        self.leader_since = is_leader.then(|| self.leader_since.unwrap_or(now));
+        let leader = Some(raft.leader_id).filter(|id| *id != 0).map(ControllerId);
+        let state = if self.state_changed {
+            Arc::new(self.state.clone())
+        } else {
+            self.view.borrow().state.clone()
+        };
+        View {
+            state,
+            cluster_id: self.state.cluster_id().or_else(|| self.identity.cluster_id()),
+            applied_index: self.applied.0,
+            term: raft.term,
+            // A frozen peer may have been deposed without hearing of it.
+            leader: leader.filter(|leader| healthy || *leader != self.settings.id),
+            is_leader,
+            leader_since: self.leader_since,
+            peers: self.peer_statuses(now),
+            journal: self.journal_state(),
+        }
+    }
+
+    fn peer_statuses(&self, now: Duration) -> Vec<PeerStatus> {
+        let leads = self.leads();
+        let status = |(id, peer): (&ControllerId, &super::node::PeerLink)| {
+            let heard = peer.last_heard.is_some_and(|heard| now.saturating_sub(heard) <= REACHABLE_WITHIN);
+            let progress = self.raw.raft.prs().get(id.0).filter(|_| leads);
+            PeerStatus {
+                id: *id,
+                address: peer.address.clone(),
+                reachable: heard || *id == self.settings.id,
+                matched: progress.map(|progress| progress.matched),
+            }
+        };
+        self.peers.iter().map(status).collect()
+    }
+}
+
+fn differs(last: &View, next: &View) -> bool {
+    last.applied_index != next.applied_index
+        || last.term != next.term
+        || last.leader != next.leader
+        || last.is_leader != next.is_leader
+        || last.cluster_id != next.cluster_id
+        || last.journal != next.journal
+        || last.peers != next.peers
+}
