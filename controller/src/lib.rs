@@ -13,4 +13,7 @@
 
 pub mod cluster;
 pub mod election;
+pub mod liveness;
+pub mod placement;
 pub mod raft_runtime;
+pub mod session;

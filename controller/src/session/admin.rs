@@ -1,0 +1,106 @@
+//! What people and clients ask.
+
+use plimsoll_proto::v1::{self, ErrorDetail, admin_server::Admin};
+use tonic::{Request, Response, Status};
+
+use super::shared::Shared;
+use super::{status, topics};
+
+/// Most events of one answer.
+const EVENTS_MAX: u32 = 10_000;
+
+/// Service `plimsoll.v1.Admin`.
+#[derive(Clone, Debug)]
+pub struct AdminService {
+    shared: Shared,
+}
+
+impl AdminService {
+    /// The service over what the controller shares.
+    pub fn new(shared: Shared) -> Self {
+        Self { shared }
+    }
+
+    async fn events(&self, request: v1::ListEventsRequest) -> Result<v1::ListEventsResponse, ErrorDetail> {
+        let view = self.shared.read().await?;
+        let limit = if request.limit == 0 { EVENTS_MAX } else { request.limit.min(EVENTS_MAX) };
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let events = whole_entries(view.state.events_after(request.after_index), limit);
+        Ok(v1::ListEventsResponse { events })
+    }
+}
+
+/// At most `limit` events, but never half of an entry's: the caller goes on after its index.
+fn whole_entries<'a>(
+    events: impl Iterator<Item = &'a v1::ClusterEvent>,
+    limit: usize,
+) -> Vec<v1::ClusterEvent> {
+    let mut listed: Vec<v1::ClusterEvent> = Vec::new();
+    for event in events {
+        if listed.len() >= limit && listed.last().is_some_and(|last| last.index != event.index) {
+            break;
+        }
+        listed.push(event.clone());
+    }
+    listed
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn create_topic(
+        &self,
+        request: Request<v1::CreateTopicRequest>,
+    ) -> Result<Response<v1::CreateTopicResponse>, Status> {
+        Ok(Response::new(topics::create(&self.shared, request.into_inner()).await?))
+    }
+
+    async fn delete_topic(
+        &self,
+        request: Request<v1::DeleteTopicRequest>,
+    ) -> Result<Response<v1::DeleteTopicResponse>, Status> {
+        Ok(Response::new(topics::delete(&self.shared, request.into_inner()).await?))
+    }
+
+    async fn list_topics(
+        &self,
+        _request: Request<v1::ListTopicsRequest>,
+    ) -> Result<Response<v1::ListTopicsResponse>, Status> {
+        let state = &self.shared.read().await?.state;
+        let topics = state.topics().iter().map(|(id, topic)| topic.to_info(*id)).collect();
+        Ok(Response::new(v1::ListTopicsResponse { topics, version: state.version().0 }))
+    }
+
+    async fn describe_topic(
+        &self,
+        request: Request<v1::DescribeTopicRequest>,
+    ) -> Result<Response<v1::DescribeTopicResponse>, Status> {
+        let name = topics::name(&request.get_ref().name)?;
+        let state = &self.shared.read().await?.state;
+        let (id, topic) = state.topic_by_name(name.as_str()).ok_or_else(|| topics::unknown(&name))?;
+        let (topic, version) = (Some(topic.to_info(id)), state.version().0);
+        Ok(Response::new(v1::DescribeTopicResponse { topic, version }))
+    }
+
+    async fn cluster_status(
+        &self,
+        _request: Request<v1::ClusterStatusRequest>,
+    ) -> Result<Response<v1::ClusterStatusResponse>, Status> {
+        let view = self.shared.leading()?;
+        Ok(Response::new(status::status(&self.shared, &view)))
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<v1::ListEventsRequest>,
+    ) -> Result<Response<v1::ListEventsResponse>, Status> {
+        Ok(Response::new(self.events(request.into_inner()).await?))
+    }
+
+    async fn init_producer(
+        &self,
+        _request: Request<v1::InitProducerRequest>,
+    ) -> Result<Response<v1::InitProducerResponse>, Status> {
+        let producer_id = self.shared.producer_ids.take(&self.shared).await?;
+        Ok(Response::new(v1::InitProducerResponse { producer_id, producer_epoch: 0 }))
+    }
+}

@@ -1,0 +1,148 @@
+//! The loop of the leading controller: it hears, judges and proposes.
+//!
+//! It never waits for a proposal: those run beside it, and what they were for is judged again until the applied
+//! state shows it.
+
+use std::time::Duration;
+
+use plimsoll_host::Task;
+use plimsoll_proto::v1::{self, entry::Change};
+use tokio::sync::mpsc;
+
+use super::probe;
+use super::shared::Shared;
+use crate::election::{LeaderMove, next_leader_move};
+use crate::liveness::{Command, Event, Judge};
+use crate::raft_runtime::View;
+
+/// Decides while this controller leads, and waits while it does not. Ends when the controller stops.
+pub async fn decide(shared: Shared, mut queue: mpsc::Receiver<(Duration, Event)>) {
+    let mut views = shared.raft.watch();
+    loop {
+        let mut leads = false;
+        tokio::select! {
+            view = views.wait_for(|view| view.is_leader) => leads = view.is_ok(),
+            () = shared.stopped() => {}
+        }
+        if !leads {
+            return;
+        }
+        lead(&shared, &mut queue).await;
+    }
+}
+
+async fn lead(shared: &Shared, queue: &mut mpsc::Receiver<(Duration, Event)>) {
+    shared.facts.clear();
+    while queue.try_recv().is_ok() {}
+    let view = shared.raft.view();
+    let now = shared.host.clock.now();
+    let term = view.term;
+    let judge = Judge::new(shared.settings.liveness, now, &view.state);
+    let mut turn = Turn { shared: shared.clone(), judge, tick_at: now, moves_at: now, moving: None };
+    loop {
+        let event = tokio::select! {
+            event = queue.recv() => event,
+            () = shared.host.clock.sleep_until(turn.tick_at) => Some((shared.host.clock.now(), Event::Tick)),
+            () = shared.stopped() => None,
+        };
+        let Some((at, event)) = event else { return };
+        let view = shared.raft.view();
+        if !view.is_leader || view.term != term {
+            return;
+        }
+        turn.take(at, event, &view);
+    }
+}
+
+struct Turn {
+    shared: Shared,
+    judge: Judge,
+    tick_at: Duration,
+    moves_at: Duration,
+    moving: Option<Task>,
+}
+
+impl Turn {
+    fn take(&mut self, at: Duration, event: Event, view: &View) {
+        let tick = event == Event::Tick;
+        for command in self.judge.on(at, event, &view.state) {
+            self.execute(command);
+        }
+        if tick {
+            self.tick_at = at.saturating_add(self.shared.settings.tick);
+            self.move_one_leader(at, view);
+        }
+    }
+
+    fn execute(&self, command: Command) {
+        match command {
+            Command::Probe { spu, incarnation } => {
+                self.beside("probe", probe::round(self.shared.clone(), spu, incarnation));
+            }
+            Command::SetSpuState { spu, incarnation, expected, wanted, reason } => {
+                tracing::info!(%spu, %incarnation, from = %expected, to = %wanted, reason, "proposing a state of an SPU");
+                self.propose(Change::SetSpuState(v1::SetSpuState {
+                    spu_id: spu.0,
+                    incarnation: incarnation.0,
+                    expected: expected.to_wire().into(),
+                    wanted: wanted.to_wire().into(),
+                    reason: reason.to_owned(),
+                }));
+            }
+            Command::SetVolumeState { spu, incarnation, volume, expected, wanted } => {
+                tracing::info!(%spu, %volume, from = expected.name(), to = wanted.name(), "proposing a state of a volume");
+                self.propose(Change::SetVolumeState(v1::SetVolumeState {
+                    spu_id: spu.0,
+                    volume_id: volume.to_bytes(),
+                    incarnation: incarnation.0,
+                    expected: expected.to_wire().into(),
+                    wanted: wanted.to_wire().into(),
+                    reason: wanted.reason().to_owned(),
+                }));
+            }
+        }
+    }
+
+    /// Leaders return, or make way, one at a time.
+    fn move_one_leader(&mut self, now: Duration, view: &View) {
+        let busy = self.moving.as_ref().is_some_and(|moving| !moving.is_finished());
+        if busy || now < self.moves_at {
+            return;
+        }
+        self.moves_at = now.saturating_add(self.shared.settings.leader_move_interval);
+        let levels = self.shared.facts.levels(now.saturating_sub(self.shared.settings.facts_fresh));
+        if let Some(change) = next_leader_move(&view.state, &levels).and_then(|next| move_leader(view, next))
+        {
+            let shared = self.shared.clone();
+            self.moving = Some(self.shared.host.tasks.spawn("move leader", propose(shared, change)));
+        }
+    }
+
+    fn propose(&self, change: Change) {
+        self.beside("propose", propose(self.shared.clone(), change));
+    }
+
+    fn beside(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.shared.host.tasks.spawn(name, work).detach();
+    }
+}
+
+fn move_leader(view: &View, next: LeaderMove) -> Option<Change> {
+    let partition = view.state.partition(next.partition)?;
+    Some(Change::MoveLeader(v1::MoveLeader {
+        topic_id: next.partition.topic_id.to_bytes(),
+        partition: next.partition.index,
+        partition_epoch: partition.partition_epoch.0,
+        leader: next.to.0,
+        leader_incarnation: view.state.incarnation(next.to)?.0,
+        reason: next.reason.to_owned(),
+    }))
+}
+
+/// Proposes once. A failure is not repeated here: the judge asks again while it still holds.
+async fn propose(shared: Shared, change: Change) {
+    match shared.propose(change).await {
+        Ok(proposed) => tracing::debug!(index = proposed.index, outcome = ?proposed.applied, "decided"),
+        Err(error) => tracing::debug!(reason = ?error.reason(), error.message, "a decision was not taken"),
+    }
+}

@@ -1,0 +1,185 @@
+//! What all services of one controller share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_host::Host;
+use plimsoll_proto::ids::ControllerId;
+use plimsoll_proto::v1::{self, ErrorDetail, entry::Change};
+use tokio::sync::{mpsc, watch};
+
+use super::answer;
+use super::facts::FactsTable;
+use super::producer_ids::ProducerIds;
+use crate::cluster::{Effect, Outcome, RULES_VERSION};
+use crate::liveness::{Event, LivenessSettings};
+use crate::raft_runtime::{Proposed, RaftHandle, View};
+
+/// Most events that wait for the judge; beyond it heartbeats are dropped, the next one is due anyway.
+const EVENTS_WAITING_MAX: usize = 4096;
+
+/// Settings of sessions and decisions. [`SessionSettings::default`] is what operators get.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SessionSettings {
+    /// How long a proposal may take before its outcome is unknown. Default 5 s.
+    pub propose_timeout: Duration,
+    /// How long a read waits for a majority to confirm the leader. Default 2 s.
+    pub read_timeout: Duration,
+    /// How long creating a topic waits for nodes to join. Default 8 s.
+    pub placement_wait: Duration,
+    /// Longest pause between two updates of a metadata watch. Default 1 s.
+    pub bookmark_interval: Duration,
+    /// Pause between two digests of a metadata watch. Default 30 s.
+    pub digest_interval: Duration,
+    /// Pause between two turns of the judge. Default 100 ms.
+    pub tick: Duration,
+    /// Pause between two leaderships that return or make way. Default 500 ms.
+    pub leader_move_interval: Duration,
+    /// Facts older than this say nothing any more. Default 3 s.
+    pub facts_fresh: Duration,
+    /// How long one probe may take. Default 1 s.
+    pub probe_timeout: Duration,
+    /// Timings of the judge.
+    pub liveness: LivenessSettings,
+}
+
+impl Default for SessionSettings {
+    fn default() -> Self {
+        Self {
+            propose_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(2),
+            placement_wait: Duration::from_secs(8),
+            bookmark_interval: Duration::from_secs(1),
+            digest_interval: Duration::from_secs(30),
+            tick: Duration::from_millis(100),
+            leader_move_interval: Duration::from_millis(500),
+            facts_fresh: Duration::from_secs(3),
+            probe_timeout: Duration::from_secs(1),
+            liveness: LivenessSettings::default(),
+        }
+    }
+}
+
+impl SessionSettings {
+    /// Checks what must agree.
+    ///
+    /// # Errors
+    /// A sentence for people that names both settings.
+    pub fn check(&self) -> Result<(), String> {
+        self.liveness.check()?;
+        if self.tick >= self.liveness.pause_after {
+            return Err(
+                "tick must be below liveness pause_after, or every turn looks like a pause".to_owned()
+            );
+        }
+        if self.bookmark_interval.is_zero() || self.tick.is_zero() {
+            return Err("tick and bookmark_interval must not be 0".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Handles and settings; clones share them.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    pub(super) host: Host,
+    pub(super) id: ControllerId,
+    pub(super) settings: SessionSettings,
+    pub(super) raft: RaftHandle,
+    pub(super) facts: FactsTable,
+    pub(super) events: mpsc::Sender<(Duration, Event)>,
+    pub(super) producer_ids: Arc<ProducerIds>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Shared {
+    /// The parts that services share, and the queue that [`super::decide`] empties. `stopping` turns true when
+    /// the controller stops: streams end.
+    pub fn new(
+        host: Host,
+        id: ControllerId,
+        settings: SessionSettings,
+        raft: RaftHandle,
+        stopping: watch::Receiver<bool>,
+    ) -> (Self, mpsc::Receiver<(Duration, Event)>) {
+        let (events, queue) = mpsc::channel(EVENTS_WAITING_MAX);
+        let facts = FactsTable::default();
+        let producer_ids = Arc::new(ProducerIds::default());
+        (Self { host, id, settings, raft, facts, events, producer_ids, stopping }, queue)
+    }
+
+    /// The view, if this controller leads.
+    pub(super) fn leading(&self) -> Result<Arc<View>, ErrorDetail> {
+        let view = self.raft.view();
+        if view.is_leader {
+            return Ok(view);
+        }
+        // Elected, but entries of former terms are not applied yet: a moment.
+        let not_yet = view.leader == Some(self.id);
+        Err(if not_yet {
+            answer::no_quorum("this controller is taking over")
+        } else {
+            answer::not_leading_now(&view)
+        })
+    }
+
+    /// The view once a majority confirmed that it is not old; any controller of a cluster with a leader.
+    pub(super) async fn read(&self) -> Result<Arc<View>, ErrorDetail> {
+        match self.raft.read_barrier(self.settings.read_timeout).await {
+            Ok(index) => Ok(self.applied(index).await),
+            Err(error) => Err(answer::from_propose(error)).map_err(|detail: ErrorDetail| ErrorDetail {
+                // A read has no effect to be unsure about.
+                outcome: v1::Outcome::NotWritten.into(),
+                ..detail
+            }),
+        }
+    }
+
+    /// The view when it reflects the entry at `index`.
+    pub(super) async fn applied(&self, index: u64) -> Arc<View> {
+        let mut views = self.raft.watch();
+        let reached = views.wait_for(|view| view.applied_index >= index);
+        if let Ok(Ok(view)) = self.host.clock.timeout(self.settings.read_timeout, reached).await {
+            return Arc::clone(&view);
+        }
+        self.raft.view()
+    }
+
+    /// Proposes a change and waits until it is applied here.
+    pub(super) async fn propose(&self, change: Change) -> Result<Proposed, ErrorDetail> {
+        self.leading()?;
+        let entry = v1::Entry {
+            rules: RULES_VERSION,
+            time_ms: self.host.clock.wall_ms(),
+            change: Some(change),
+            ..Default::default()
+        };
+        let proposed = self.raft.propose(entry, self.settings.propose_timeout).await;
+        let proposed = proposed.map_err(answer::from_propose)?;
+        self.applied(proposed.index).await;
+        Ok(proposed)
+    }
+
+    /// Proposes a change that has to have its effect.
+    pub(super) async fn change(&self, change: Change) -> Result<(u64, Effect), ErrorDetail> {
+        let proposed = self.propose(change).await?;
+        match proposed.applied {
+            Outcome::Changed(effect) => Ok((proposed.index, effect)),
+            Outcome::NoOp(mismatch) => Err(answer::mismatch(mismatch)),
+        }
+    }
+
+    /// Tells the judge. A full queue drops the event: heartbeats repeat, and probes do too.
+    pub(super) fn tell(&self, at: Duration, event: Event) {
+        if self.events.try_send((at, event)).is_err() {
+            tracing::debug!("the judge is behind; an event was dropped");
+        }
+    }
+
+    /// Resolves when the controller stops. Cancel safe.
+    pub(super) async fn stopped(&self) {
+        let mut stopping = self.stopping.clone();
+        // An error means that the controller is gone: stopped as well.
+        drop(stopping.wait_for(|stopping| *stopping).await);
+    }
+}

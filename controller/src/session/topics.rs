@@ -1,0 +1,114 @@
+//! Creating and deleting topics.
+
+use std::sync::Arc;
+
+use plimsoll_proto::ids::{TopicId, TopicName};
+use plimsoll_proto::v1::{self, ErrorDetail, Reason, entry::Change};
+
+use super::answer;
+use super::shared::Shared;
+use crate::cluster::{ClusterState, SpuState, with_defaults};
+use crate::placement;
+use crate::raft_runtime::View;
+
+/// Creates a topic. Where nodes are still joining it waits for them a little, so that a topic can be created
+/// right after a cluster was started.
+pub(super) async fn create(
+    shared: &Shared,
+    request: v1::CreateTopicRequest,
+) -> Result<v1::CreateTopicResponse, ErrorDetail> {
+    let name = name(&request.name)?;
+    let wanted = request.config.unwrap_or_default();
+    // Refuse what no number of nodes makes right, before waiting for any.
+    with_defaults(wanted, 3).map_err(|error| answer::invalid(error.to_string()))?;
+    let topic_id = TopicId(shared.host.random.id16());
+    let deadline = shared.host.clock.now().saturating_add(shared.settings.placement_wait);
+    loop {
+        let view = shared.leading()?;
+        if view.state.topic_by_name(name.as_str()).is_some() {
+            return Err(exists(&name));
+        }
+        let late = shared.host.clock.now() >= deadline;
+        match plan(shared, &view, wanted, late) {
+            Ok(Some((config, partitions))) => {
+                let entry = v1::CreateTopicEntry {
+                    topic_id: topic_id.to_bytes(),
+                    name: name.as_str().to_owned(),
+                    config: Some(config),
+                    partitions,
+                };
+                match shared.change(Change::CreateTopic(entry)).await {
+                    Ok((version, _)) => {
+                        return Ok(v1::CreateTopicResponse { topic_id: topic_id.to_bytes(), version });
+                    }
+                    Err(detail) if detail.reason() == Reason::TopicExists => return Err(exists(&name)),
+                    // The picture changed under the plan: plan anew.
+                    Err(detail) if detail.reason() == Reason::NoPlacement && !late => {}
+                    Err(detail) => return Err(detail),
+                }
+            }
+            Ok(None) => {}
+            Err(refused) if late => return Err(refused),
+            Err(refused) if refused.reason() != Reason::NoPlacement => return Err(refused),
+            Err(_) => {}
+        }
+        shared.host.clock.sleep(shared.settings.tick).await;
+    }
+}
+
+type Plan = (v1::TopicConfig, Vec<v1::PartitionPlacement>);
+
+/// The plan by what is known now; `None` while nodes that would count are still joining.
+fn plan(
+    shared: &Shared,
+    view: &Arc<View>,
+    wanted: v1::TopicConfig,
+    late: bool,
+) -> Result<Option<Plan>, ErrorDetail> {
+    let since = shared.host.clock.now().saturating_sub(shared.settings.facts_fresh);
+    let (targets, excluded) = placement::targets(&view.state, &shared.facts.volumes(since));
+    let nodes = placement::nodes(&targets);
+    if wanted.replicas == 0 && !late && (nodes == 0 || is_joining(&view.state)) {
+        return Ok(None);
+    }
+    let config = with_defaults(wanted, nodes).map_err(|error| answer::invalid(error.to_string()))?;
+    let placed = placement::place(config.partitions, config.replicas, targets, excluded);
+    let placed = placed.map_err(|error| {
+        ErrorDetail::not_written(Reason::NoPlacement, error.to_string())
+            .retry_after(shared.settings.facts_fresh)
+    })?;
+    Ok(Some((config, placed)))
+}
+
+fn is_joining(state: &ClusterState) -> bool {
+    state.spus().values().any(|spu| spu.state == SpuState::Joining)
+}
+
+/// Deletes a topic by name.
+pub(super) async fn delete(
+    shared: &Shared,
+    request: v1::DeleteTopicRequest,
+) -> Result<v1::DeleteTopicResponse, ErrorDetail> {
+    let name = name(&request.name)?;
+    let view = shared.leading()?;
+    let (id, _) = view.state.topic_by_name(name.as_str()).ok_or_else(|| unknown(&name))?;
+    let change = Change::DeleteTopic(v1::DeleteTopicEntry { topic_id: id.to_bytes() });
+    match shared.change(change).await {
+        Ok((version, _)) => Ok(v1::DeleteTopicResponse { version }),
+        // Somebody else deleted it in between.
+        Err(detail) if detail.reason() == Reason::ExpectationFailed => Err(unknown(&name)),
+        Err(detail) => Err(detail),
+    }
+}
+
+pub(super) fn name(name: &str) -> Result<TopicName, ErrorDetail> {
+    TopicName::new(name).map_err(|error| ErrorDetail::not_written(Reason::InvalidTopic, error.to_string()))
+}
+
+pub(super) fn unknown(name: &TopicName) -> ErrorDetail {
+    ErrorDetail::not_written(Reason::UnknownTopic, format!("there is no topic {name}"))
+}
+
+fn exists(name: &TopicName) -> ErrorDetail {
+    ErrorDetail::not_written(Reason::TopicExists, format!("topic {name} exists"))
+}
