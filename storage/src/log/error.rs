@@ -11,7 +11,9 @@ use crate::fs::{DiskError, FailureCause};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// No room. Refuse with DISK_FULL; room may come back.
-    #[error("out of space ({cause}): {needed_bytes} bytes needed, {free_bytes} of {capacity_bytes} free, level {level}")]
+    #[error(
+        "out of space ({cause}): {needed_bytes} bytes needed, {free_bytes} of {capacity_bytes} free, level {level}"
+    )]
     OutOfSpace {
         /// Which resource ran out.
         cause: DiskCause,

@@ -22,6 +22,8 @@ pub enum OnPressure {
     Refuse,
     /// The oldest data, down to `min_retention` and the floors of active groups.
     Trim,
+    /// As `Trim`, also what active groups have not read.
+    TrimPastActiveGroups,
 }
 
 /// Settings of one log.

@@ -25,7 +25,10 @@ impl Offsets {
     /// # Panics
     /// Unless `log_start <= high_watermark <= log_end` and `durable_end <= log_end`.
     pub fn new(log_start: Offset, high_watermark: Offset, log_end: Offset, durable_end: Offset) -> Self {
-        assert!(log_start <= high_watermark, "log start {log_start} is beyond the high watermark {high_watermark}");
+        assert!(
+            log_start <= high_watermark,
+            "log start {log_start} is beyond the high watermark {high_watermark}"
+        );
         assert!(high_watermark <= log_end, "high watermark {high_watermark} is beyond the log end {log_end}");
         assert!(durable_end <= log_end, "durable end {durable_end} is beyond the log end {log_end}");
         Self { log_start, high_watermark, log_end, durable_end }

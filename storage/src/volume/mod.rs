@@ -1,47 +1,269 @@
-//! One data directory: its logs, its space, its level. One owner, blocking calls.
+//! One data directory: its logs, its space, its level.
+//!
+//! One owner, blocking calls, no clock: `now` is a time since any fixed start, `wall_ms` is cluster time in
+//! milliseconds since 1970. What a call does not return at once, such as a change of level met by an append,
+//! comes with the next [`Volume::tick`] or [`Volume::observe`].
+//!
+//! Start at [`Volume::open`].
 
+mod identity;
+mod level;
+mod open;
+mod reclaim;
 mod report;
 mod settings;
+mod upkeep;
+mod write;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use plimsoll_proto::disk::DiskLevel;
 use plimsoll_proto::ids::{LeaderEpoch, Offset, PartitionId, VolumeId};
 
+pub use identity::{VolumeIdentity, read_identity};
 pub use report::{
-    DamagedRange, OpenError, OpenReport, ReclaimReason, ReplicaGuard, ReplicaGuards, TailCut, VolumeEvent,
-    VolumeFacts,
+    DamagedRange, OpenError, OpenReport, ReplicaGuard, ReplicaGuards, TailCut, VolumeEvent, VolumeFacts,
 };
 pub use settings::VolumeSettings;
 
-use crate::fs::{DiskError, SharedDisk};
-use crate::log::{AppendError, Appended, LogSettings, LogView, ReadError};
+use crate::fs::{DiskError, LockGuard, SharedDisk};
+use crate::log::{AppendError, Env, LogSettings, LogView, PartitionLog, ReadError};
+use crate::segment::ReadHandles;
+use crate::space::{PhysicalReserve, Repeat, RunningReclaim, Sensor, SpaceLedger};
+use identity::{IdentityFile, RunState};
 
 /// A data directory in use. Send, but not shared: its owner is one worker.
 pub struct Volume {
     disk: SharedDisk,
+    settings: VolumeSettings,
+    identity: IdentityFile,
+    run: RunState,
+    /// Whether the identity file says that this run is under way. Nothing is written to logs before.
+    run_noted: bool,
+    logs: BTreeMap<PartitionId, Entry>,
+    handles: ReadHandles,
+    sensor: Sensor,
+    ledger: SpaceLedger,
+    reserve: PhysicalReserve,
+    accounts: Accounts,
+    running_reclaim: RunningReclaim,
+    reclaim_wanted: Option<crate::space::Want>,
+    unclassified: bool,
+    time: Time,
+    uses: u64,
+    events: Vec<VolumeEvent>,
+    /// Dropped last: the directory is ours until everything else is gone.
+    _lock: Box<dyn LockGuard>,
 }
 
-#[allow(unused_variables, missing_docs, clippy::all, reason = "skeleton, bodies follow within the hour")]
+/// A log with what its upkeep needs.
+struct Entry {
+    log: PartitionLog,
+    /// Its settings are known: before that, retention leaves it alone.
+    configured: bool,
+    /// Counts uses of the volume.
+    used: u64,
+    /// Last append.
+    appended_at: Duration,
+    /// First append that no sync covers.
+    unsynced_since: Option<Duration>,
+    checkpoint_at: Duration,
+}
+
+/// Sums over all logs, kept by difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Accounts {
+    used_bytes: u64,
+    preallocated_bytes: u64,
+    written_total: u64,
+}
+
+/// What the clocks said, and when upkeep is due.
+#[derive(Clone, Copy, Debug)]
+struct Time {
+    now: Duration,
+    wall_ms: u64,
+    /// Ages count; false after a jump of the wall clock.
+    ages_trusted: bool,
+    retention_at: Duration,
+}
+
+impl std::fmt::Debug for Volume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Volume").field("id", &self.id()).field("logs", &self.logs.len()).finish_non_exhaustive()
+    }
+}
+
 impl Volume {
-    pub fn open(disk: SharedDisk, settings: VolumeSettings, now: Duration, wall_ms: u64) -> Result<(Self, OpenReport), OpenError> { panic!() }
-    pub fn id(&self) -> VolumeId { panic!() }
-    pub fn partitions(&self) -> Vec<PartitionId> { panic!() }
-    pub fn log(&self, partition: &PartitionId) -> Option<LogView> { panic!() }
-    pub fn create_partition(&mut self, partition: PartitionId, settings: LogSettings, now: Duration) -> Result<(), AppendError> { panic!() }
-    pub fn configure(&mut self, partition: &PartitionId, settings: LogSettings) { panic!() }
-    pub fn delete_partition(&mut self, partition: &PartitionId) -> Result<u64, DiskError> { panic!() }
-    pub fn append_as_leader(&mut self, partition: &PartitionId, batch: BytesMut, epoch: LeaderEpoch, now: Duration, wall_ms: u64) -> Result<Appended, AppendError> { panic!() }
-    pub fn append_as_follower(&mut self, partition: &PartitionId, batches: Bytes, now: Duration, wall_ms: u64) -> Result<Appended, AppendError> { panic!() }
-    pub fn read(&mut self, partition: &PartitionId, from: Offset, limit: Offset, max_bytes: usize) -> Result<Bytes, ReadError> { panic!() }
-    pub fn offset_at(&mut self, partition: &PartitionId, timestamp_ms: i64) -> Result<Option<Offset>, ReadError> { panic!() }
-    pub fn epoch_end(&self, partition: &PartitionId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> { panic!() }
-    pub fn note_epoch(&mut self, partition: &PartitionId, epoch: LeaderEpoch, start: Offset) -> Result<(), AppendError> { panic!() }
-    pub fn truncate_tail(&mut self, partition: &PartitionId, to: Offset) -> Result<(), DiskError> { panic!() }
-    pub fn trim_head(&mut self, partition: &PartitionId, to: Offset) -> Result<u64, DiskError> { panic!() }
-    pub fn set_high_watermark(&mut self, partition: &PartitionId, high_watermark: Offset) { panic!() }
-    pub fn sync(&mut self, partition: &PartitionId) -> Result<Offset, DiskError> { panic!() }
-    pub fn tick(&mut self, now: Duration, wall_ms: u64, guards: &ReplicaGuards) -> Vec<VolumeEvent> { panic!() }
-    pub fn facts(&self) -> VolumeFacts { panic!() }
-    pub fn close(self, wall_ms: u64) -> Result<(), DiskError> { panic!() }
+    /// Identity of the directory.
+    pub fn id(&self) -> VolumeId {
+        self.run.identity.volume_id
+    }
+
+    /// All partitions, in order.
+    pub fn partitions(&self) -> Vec<PartitionId> {
+        self.logs.keys().copied().collect()
+    }
+
+    /// State of a log.
+    pub fn log(&self, partition: &PartitionId) -> Option<LogView> {
+        self.logs.get(partition).map(|entry| entry.log.view())
+    }
+
+    /// Gives a log its settings. Retention touches no log before this was called in this run.
+    pub fn configure(&mut self, partition: &PartitionId, settings: LogSettings) {
+        if let Some(entry) = self.logs.get_mut(partition) {
+            entry.log.configure(settings);
+            entry.configured = true;
+        }
+    }
+
+    /// Whole batches from the one that holds `from` on, none that ends beyond `limit`; at most `max_bytes`, or
+    /// one batch if that is larger. The first batch may begin before `from`. Empty at the limit.
+    ///
+    /// # Errors
+    /// `OffsetTrimmed` carries the next offset that is there.
+    pub fn read(
+        &mut self,
+        partition: &PartitionId,
+        from: Offset,
+        limit: Offset,
+        max_bytes: usize,
+    ) -> Result<Bytes, ReadError> {
+        let found = self.with_log(partition, |log, env| log.read(env, from, limit, max_bytes));
+        let result = found.unwrap_or(Err(ReadError::NotFound));
+        self.note_read(partition, &result);
+        result
+    }
+
+    /// First offset whose timestamp is at least `timestamp_ms`; `None` when all are earlier.
+    ///
+    /// # Errors
+    /// As [`Volume::read`].
+    pub fn offset_at(&mut self, partition: &PartitionId, timestamp_ms: i64) -> Result<Option<Offset>, ReadError> {
+        let found = self.with_log(partition, |log, env| log.offset_at(env, timestamp_ms));
+        let result = found.unwrap_or(Err(ReadError::NotFound));
+        self.note_read(partition, &result);
+        result
+    }
+
+    fn note_read<T>(&mut self, partition: &PartitionId, result: &Result<T, ReadError>) {
+        match result {
+            Err(ReadError::Damaged { from, to }) => {
+                let range = DamagedRange { partition: *partition, from: *from, to: *to };
+                if !self.events.contains(&VolumeEvent::Damaged(range)) {
+                    self.events.push(VolumeEvent::Damaged(range));
+                }
+            }
+            Err(ReadError::Disk(error)) => self.note_failure(&error.clone(), 0),
+            Ok(_)
+            | Err(ReadError::OffsetTrimmed { .. } | ReadError::OffsetNotAvailable { .. } | ReadError::NotFound) => {}
+        }
+    }
+
+    /// The greatest leader epoch at or below `epoch` and the offset behind its last record, for finding where
+    /// two logs diverge; `None` when `epoch` is newer than all, or older than all that are remembered.
+    pub fn epoch_end(&self, partition: &PartitionId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        self.logs.get(partition)?.log.epoch_end(epoch)
+    }
+
+    /// Notes that `epoch` writes from `start` on, which is the log end: as its new leader does, before its
+    /// first batch. Durable with the next checkpoint, or with that batch.
+    ///
+    /// # Errors
+    /// `StaleEpoch`; `NotContiguous` when `start` is not the log end; `NotFound`.
+    pub fn note_epoch(
+        &mut self,
+        partition: &PartitionId,
+        epoch: LeaderEpoch,
+        start: Offset,
+    ) -> Result<(), AppendError> {
+        let log = &mut self.logs.get_mut(partition).ok_or(AppendError::NotFound)?.log;
+        if start != log.log_end() {
+            return Err(AppendError::NotContiguous { found: start, log_end: log.log_end() });
+        }
+        log.note_epoch(epoch)
+    }
+
+    /// Moves the high watermark forward, at most to the log end; never back.
+    pub fn set_high_watermark(&mut self, partition: &PartitionId, high_watermark: Offset) {
+        if let Some(entry) = self.logs.get_mut(partition) {
+            entry.log.set_high_watermark(high_watermark);
+        }
+    }
+
+    /// Syncs all that is written to a log; group commit: append several times, then sync once. Returns the
+    /// durable end.
+    ///
+    /// # Errors
+    /// `VolumeFailed` is final: nothing at or above `durable_end` counts any more.
+    pub fn sync(&mut self, partition: &PartitionId) -> Result<Offset, DiskError> {
+        let missing = DiskError::NotFound { operation: "sync" };
+        let result = self.with_log(partition, |log, env| log.sync(env)).unwrap_or(Err(missing));
+        match &result {
+            Ok(_) => {
+                if let Some(entry) = self.logs.get_mut(partition) {
+                    entry.unsynced_since = None;
+                }
+            }
+            Err(error) => self.note_failure(error, 0),
+        }
+        result
+    }
+
+    /// Runs `work` on a log and keeps the accounts.
+    fn with_log<T>(
+        &mut self,
+        partition: &PartitionId,
+        work: impl FnOnce(&mut PartitionLog, &mut Env<'_>) -> T,
+    ) -> Option<T> {
+        let extra_max = self.extra_max();
+        let capacity_bytes = self.sensor.marks().shape().capacity_bytes;
+        let entry = self.logs.get_mut(partition)?;
+        self.uses += 1;
+        entry.used = self.uses;
+        let before = (entry.log.disk_bytes(), entry.log.preallocated());
+        let mut env = Env {
+            disk: self.disk.as_ref(),
+            handles: &mut self.handles,
+            spares: self.reserve.spares(),
+            now: self.time.now,
+            wall_ms: self.time.wall_ms,
+            capacity_bytes,
+            extra_max,
+        };
+        let result = work(&mut entry.log, &mut env);
+        let after = (entry.log.disk_bytes(), entry.log.preallocated());
+        self.accounts.used_bytes = (self.accounts.used_bytes + after.0).saturating_sub(before.0);
+        self.accounts.preallocated_bytes = (self.accounts.preallocated_bytes + after.1).saturating_sub(before.1);
+        Some(result)
+    }
+
+    /// Bytes that one more preallocation may take beyond its need: all unused preallocation together stays
+    /// below an eighth of what is free, and there is none from Throttle on.
+    fn extra_max(&self) -> u64 {
+        let view = self.sensor.view();
+        if view.level >= DiskLevel::Throttle || !view.known {
+            return 0;
+        }
+        (view.facts.free_bytes / 8).saturating_sub(self.accounts.preallocated_bytes)
+    }
+
+    /// Tells the level machine of a failed operation; `needed` bytes are what a canary would allocate.
+    fn note_failure(&mut self, error: &DiskError, needed: u64) {
+        self.unclassified |= matches!(error, DiskError::Unknown { .. });
+        if let DiskError::OutOfSpace { cause, .. } = error {
+            self.ledger.met_no_space(*cause);
+        }
+        let commands = self.sensor.operation_failed(error, Repeat::Allocate { bytes: needed }, self.time.now);
+        self.obey(commands);
+    }
+
+    fn note_success(&mut self) {
+        if std::mem::take(&mut self.unclassified) {
+            self.sensor.operation_worked();
+        }
+    }
 }

@@ -7,6 +7,7 @@ use plimsoll_proto::disk::{DiskCause, DiskLevel};
 use plimsoll_proto::ids::{ClusterId, Offset, PartitionId, SpuId, VolumeId};
 
 use crate::fs::{DiskError, FailureCause};
+use crate::space::{LevelCause, MarksInvalid, ReclaimReason};
 
 /// Why a volume can't be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +37,14 @@ pub enum OpenError {
         directory: String,
         /// What is wrong with it.
         why: &'static str,
+    },
+    /// The configured marks do not fit this volume. Exit code 7.
+    #[error("{directory}: {invalid}")]
+    Marks {
+        /// The directory, for people.
+        directory: String,
+        /// Which marks, and why.
+        invalid: MarksInvalid,
     },
     /// The disk refuses.
     #[error("{directory}: {error}")]
@@ -99,15 +108,17 @@ pub enum VolumeEvent {
         /// Now.
         to: DiskLevel,
         /// Why, when it is not Normal.
-        cause: Option<DiskCause>,
+        cause: Option<LevelCause>,
+        /// Free bytes as last known.
+        free_bytes: u64,
     },
-    /// Data was deleted: an audit event.
+    /// A segment was deleted: an audit event.
     Reclaimed {
         /// Where.
         partition: PartitionId,
-        /// Log start before.
+        /// First offset that went.
         from: Offset,
-        /// Log start now.
+        /// The log starts here now.
         to: Offset,
         /// Bytes given back.
         bytes: u64,
@@ -126,19 +137,6 @@ pub enum VolumeEvent {
     },
     /// Damage was met while reading.
     Damaged(DamagedRange),
-}
-
-/// By what right data was deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ReclaimReason {
-    /// Older than `retention_age_max`.
-    Age,
-    /// Beyond `retention_bytes_max`.
-    Size,
-    /// Pressure, on a topic with `on_pressure = trim`.
-    Pressure,
-    /// The leader's log start moved.
-    LeaderLogStart,
 }
 
 /// What replication knows and deletion must respect, by partition; a partition without an entry is only

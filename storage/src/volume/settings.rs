@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use plimsoll_proto::ids::{ClusterId, SpuId, VolumeId};
 
+use crate::space::MarkSettings;
+
 /// Settings of one volume. Identities are not optional: a directory of another cluster or node is refused.
 #[derive(Clone, Debug)]
 pub struct VolumeSettings {
@@ -15,7 +17,9 @@ pub struct VolumeSettings {
     pub new_volume_id: VolumeId,
     /// Bytes that this volume may use, whatever the filesystem has. Default none.
     pub byte_limit: Option<u64>,
-    /// Physical reserve in bytes; default max(1 % of capacity, 2 MiB).
+    /// Where the disk levels begin and end.
+    pub marks: MarkSettings,
+    /// Bytes kept for later write classes; default max(1 % of capacity, 2 MiB).
     pub reserve_bytes: Option<u64>,
     /// How often retention looks at every log when there is no pressure. Default 5 minutes.
     pub retention_interval: Duration,
@@ -37,6 +41,7 @@ impl VolumeSettings {
             spu_id,
             new_volume_id,
             byte_limit: None,
+            marks: MarkSettings::default(),
             reserve_bytes: None,
             retention_interval: Duration::from_secs(5 * 60),
             checkpoint_interval: Duration::from_secs(10),

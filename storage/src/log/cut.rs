@@ -1,0 +1,279 @@
+//! Making a log shorter: trim its head, truncate its tail, delete it. None of it needs space.
+
+use std::ops::ControlFlow;
+
+use plimsoll_proto::ids::{LeaderEpoch, Offset};
+
+use super::{Env, PartitionLog, Producers};
+use crate::fs::{Disk, DiskError, OpenMode};
+use crate::segment::{
+    ActiveSegment, Expect, FileKind, IndexFile, IndexKind, SealedSegment, WalkEnd, open_index, path_of, walk_headers,
+};
+
+impl PartitionLog {
+    /// Moves the log start to `to` and removes the segments below it; returns the bytes given back.
+    ///
+    /// The high watermark follows: what a leader trimmed was committed. Beyond the log end, the log restarts
+    /// empty at `to`. The log start never goes back.
+    ///
+    /// # Errors
+    /// What the disk says; the log start has moved nevertheless, and files that are left are removed by the
+    /// next trim.
+    pub(crate) fn trim_head(&mut self, env: &mut Env<'_>, to: Offset) -> Result<u64, DiskError> {
+        if to > self.log_end() {
+            return self.restart_at(env, to);
+        }
+        if to > self.log_start {
+            self.log_start = to;
+            self.high_watermark = self.high_watermark.max(to);
+            self.epochs.trim_head(to);
+            self.changed = true;
+            tolerate_full(self.write_checkpoint(env, false))?;
+        }
+        let mut freed = 0;
+        while let Some(first) = self.sealed.front().copied().filter(|s| s.end_offset <= self.log_start) {
+            env.handles.close(self.id, first.base_offset);
+            SealedSegment::remove(env.disk, &self.dir, first.base_offset)?;
+            self.sealed.pop_front();
+            self.sum_up();
+            self.dir_dirty = true;
+            freed += first.disk_bytes();
+        }
+        if self.log_start == self.log_end() && self.active.size > 0 {
+            freed += self.empty_active(env)?;
+        }
+        Ok(freed)
+    }
+
+    /// Starts anew, empty, at an offset beyond the log end.
+    fn restart_at(&mut self, env: &mut Env<'_>, to: Offset) -> Result<u64, DiskError> {
+        let freed = self.trim_head(env, self.log_end())?;
+        // The checkpoint comes first: a crash behind it finds a log that ends before its start, and
+        // recovery does the rest of this.
+        self.move_empty_log(env, to)?;
+        Ok(freed)
+    }
+
+    /// Drops all data of the active segment, which lies below the log start. By rename: that needs no inode,
+    /// and a new file would.
+    fn empty_active(&mut self, env: &mut Env<'_>) -> Result<u64, DiskError> {
+        let (base, to) = (self.active.base_offset, self.log_end());
+        let freed = self.active.disk_bytes();
+        // A durable end below a log start would be told as a loss after a crash.
+        self.durable_end = to;
+        tolerate_full(self.write_checkpoint(env, false))?;
+        self.rebase_active(env, base, to)?;
+        Ok(freed)
+    }
+
+    pub(crate) fn move_empty_log(&mut self, env: &mut Env<'_>, to: Offset) -> Result<(), DiskError> {
+        let base = self.active.base_offset;
+        self.active.end_offset = to;
+        (self.log_start, self.high_watermark, self.durable_end) = (to, to, to);
+        self.epochs.trim_head(to);
+        self.changed = true;
+        let result = tolerate_full(self.write_checkpoint(env, false)).and_then(|()| self.rebase_active(env, base, to));
+        if result.is_err() {
+            // The file still has its old name: nothing may be written into it for another offset.
+            self.must_roll = true;
+        }
+        result
+    }
+
+    /// Renames the active segment to a new base offset and empties it. After a failed rename nothing has
+    /// changed.
+    fn rebase_active(&mut self, env: &mut Env<'_>, base: Offset, to: Offset) -> Result<(), DiskError> {
+        let file = self.active.file(env.disk, &self.dir)?;
+        env.handles.close(self.id, base);
+        if base != to {
+            let path = |offset| path_of(&self.dir, offset, FileKind::Log);
+            env.disk.rename(&path(base), &path(to))?;
+        }
+        self.dir_dirty = true;
+        // A crash here leaves a file whose first batch is not at its base offset: recovery cuts it.
+        let wall_ms = env.wall_ms;
+        let mut fresh = ActiveSegment::new(to, to, 0, wall_ms);
+        fresh.adopt(file);
+        self.active = fresh;
+        self.must_roll = false;
+        self.hints.clear();
+        let file = self.active.file(env.disk, &self.dir)?;
+        self.active.give_back(&*file)?;
+        for (kind, index) in [(FileKind::Index, IndexKind::Offsets), (FileKind::TimeIndex, IndexKind::Times)] {
+            if base != to {
+                // Hints: without an index the segment is walked.
+                let _ = env.disk.rename(&path_of(&self.dir, base, kind), &path_of(&self.dir, to, kind));
+            }
+            if let Some(file) = open_index(env.disk, &self.dir, to, kind, index)? {
+                tolerate_full(file.empty())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts the log to end at `to`, or at the start of the batch that holds it.
+    ///
+    /// The high watermark and the durable end come down with it, and a failed sync is forgiven when nothing at
+    /// or above the durable end is left.
+    ///
+    /// # Errors
+    /// What the disk says; the log may be cut in part, never shorter than asked.
+    pub(crate) fn truncate_tail(&mut self, env: &mut Env<'_>, to: Offset) -> Result<(), DiskError> {
+        let to = to.max(self.log_start);
+        if to >= self.log_end() {
+            return Ok(());
+        }
+        let to = self.batch_start(env, to)?;
+        // First the checkpoint with the lower ends: whatever of the tail a crash leaves is then beyond them.
+        let before = (self.high_watermark, self.durable_end);
+        self.high_watermark = self.high_watermark.min(to);
+        self.durable_end = self.durable_end.min(to);
+        self.changed = true;
+        tolerate_full(self.write_checkpoint_ending(env, to))?;
+        self.hints.clear();
+        while self.active.base_offset > to && !self.sealed.is_empty() {
+            self.drop_active(env)?;
+        }
+        self.cut_active(env, to)?;
+        self.changed = true;
+        self.epochs.truncate_tail(self.log_end());
+        self.high_watermark = self.high_watermark.min(self.log_end());
+        self.durable_end = self.durable_end.min(self.log_end());
+        if self.log_end() <= before.1 {
+            self.sync_failed = None;
+        }
+        if !self.producers.truncate_tail(self.log_end()) {
+            self.rebuild_producers(env)?;
+        }
+        let _ = self.offsets();
+        Ok(())
+    }
+
+    /// Removes the active segment; the sealed one before it becomes active.
+    fn drop_active(&mut self, env: &mut Env<'_>) -> Result<(), DiskError> {
+        let Some(before) = self.sealed.back().copied() else { return Ok(()) };
+        // What can fail comes before the removal.
+        let revived = self.revive(env, &before)?;
+        self.active.close();
+        SealedSegment::remove(env.disk, &self.dir, self.active.base_offset)?;
+        self.dir_dirty = true;
+        self.sealed.pop_back();
+        self.sum_up();
+        env.handles.close(self.id, before.base_offset);
+        self.active = revived;
+        Ok(())
+    }
+
+    fn revive(&self, env: &mut Env<'_>, sealed: &SealedSegment) -> Result<ActiveSegment, DiskError> {
+        let mut active = ActiveSegment::new(sealed.base_offset, sealed.end_offset, sealed.size_bytes, env.wall_ms);
+        active.max_timestamp_ms = sealed.max_timestamp_ms;
+        active.last_append_ms = sealed.last_append_ms;
+        active.damaged_from = sealed.damaged_from;
+        load_indexes(env, &self.dir, &mut active)?;
+        for (kind, index) in [(FileKind::Index, IndexKind::Offsets), (FileKind::TimeIndex, IndexKind::Times)] {
+            if let Some(file) = open_index(env.disk, &self.dir, sealed.base_offset, kind, index)? {
+                tolerate_full(file.unseal())?;
+            }
+        }
+        Ok(active)
+    }
+
+    fn cut_active(&mut self, env: &mut Env<'_>, to: Offset) -> Result<(), DiskError> {
+        let file = self.active.file(env.disk, &self.dir)?;
+        let begin = Expect { position: 0, offset: self.active.base_offset, epoch: LeaderEpoch(0) };
+        let end = walk_headers(&*file, begin, self.active.size, |found| {
+            if found.header.end_offset() > to { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        let (WalkEnd::Good(at) | WalkEnd::Bad(at)) = end;
+        if at.offset >= self.active.end_offset {
+            return Ok(());
+        }
+        self.active.cut(&*file, at.position, at.offset)?;
+        if self.active.damaged_from.is_some_and(|damaged| damaged >= at.offset) {
+            self.active.damaged_from = None;
+            self.must_roll = false;
+        }
+        Ok(())
+    }
+
+    /// Reads what producers wrote from the headers of the whole log again.
+    pub(crate) fn rebuild_producers(&mut self, env: &mut Env<'_>) -> Result<(), DiskError> {
+        let mut producers = Producers::new(self.producers_max);
+        producers.set_forgotten_to(self.producers.forgotten_to());
+        for segment in &self.sealed {
+            let reader = env.handles.get(env.disk, self.id, &self.dir, segment.base_offset)?;
+            let begin = Expect { position: 0, offset: segment.base_offset, epoch: LeaderEpoch(0) };
+            walk_headers(&*reader.file, begin, segment.size_bytes, |found| {
+                producers.record(&found.header);
+                ControlFlow::Continue(())
+            })?;
+        }
+        let file = self.active.file(env.disk, &self.dir)?;
+        let begin = Expect { position: 0, offset: self.active.base_offset, epoch: LeaderEpoch(0) };
+        walk_headers(&*file, begin, self.active.size, |found| {
+            producers.record(&found.header);
+            ControlFlow::Continue(())
+        })?;
+        self.producers = producers;
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Removes all files of the log. The checkpoint says first that it is being deleted, so that a crash in
+    /// between is completed by the next open; it and the directory go last.
+    pub(crate) fn delete(&mut self, env: &mut Env<'_>) -> Result<u64, DiskError> {
+        let freed = self.disk_bytes();
+        tolerate_full(self.write_checkpoint(env, true))?;
+        env.handles.close_partition(self.id);
+        self.active.close();
+        remove_partition_files(env.disk, &self.dir)?;
+        Ok(freed)
+    }
+}
+
+/// Removes the files of ours in a partition's directory, and the directory when it is empty then.
+pub(crate) fn remove_partition_files(disk: &dyn Disk, dir: &str) -> Result<(), DiskError> {
+    let entries = match disk.list(dir) {
+        Err(DiskError::NotFound { .. }) => return Ok(()),
+        other => other?,
+    };
+    let gone = |result| match result {
+        Err(DiskError::NotFound { .. }) => Ok(()),
+        other => other,
+    };
+    let mut foreign = 0;
+    for entry in &entries {
+        if crate::segment::parse_name(&entry.name).is_some() {
+            gone(disk.remove_file(&format!("{dir}/{}", entry.name)))?;
+        } else if entry.name != crate::recovery::CHECKPOINT_NAME {
+            foreign += 1;
+        }
+    }
+    gone(disk.remove_file(&format!("{dir}/{}", crate::recovery::CHECKPOINT_NAME)))?;
+    if foreign == 0 {
+        gone(disk.remove_dir(dir))?;
+    }
+    Ok(())
+}
+
+/// Fills a segment's in-memory indexes from its files; without them it is walked.
+pub(crate) fn load_indexes(env: &Env<'_>, dir: &str, active: &mut ActiveSegment) -> Result<(), DiskError> {
+    let load = |kind, index| match env.disk.open(&path_of(dir, active.base_offset, kind), OpenMode::Read) {
+        Ok(file) => IndexFile::new(file, index, active.base_offset).load(),
+        Err(DiskError::NotFound { .. }) => Ok(crate::segment::SparseIndex::default()),
+        Err(error) => Err(error),
+    };
+    let index = load(FileKind::Index, IndexKind::Offsets)?;
+    let times = load(FileKind::TimeIndex, IndexKind::Times)?;
+    active.set_indexes(index, times);
+    Ok(())
+}
+
+/// A checkpoint that finds no room (only where overwriting needs some) leaves the older one; recovery then
+/// reads more.
+fn tolerate_full(result: Result<(), DiskError>) -> Result<(), DiskError> {
+    match result {
+        Err(DiskError::OutOfSpace { .. }) => Ok(()),
+        other => other,
+    }
+}

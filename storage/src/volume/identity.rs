@@ -1,0 +1,115 @@
+//! Whose directory this is, and how the last run ended.
+//!
+//! The file `volume` (two slots, see `log::slots`): cluster id 16, SPU id 4, volume id 16, clean 1, mount id 8,
+//! boot id as text. All integers are big-endian.
+
+use bytes::{Buf, BufMut};
+use plimsoll_proto::ids::{ClusterId, SpuId, VolumeId};
+
+use super::OpenError;
+use crate::fs::{Disk, DiskError, MountIdentity};
+use crate::log::SlotFile;
+use crate::recovery::PARTITIONS_DIR;
+
+const MAGIC: [u8; 4] = *b"PLVI";
+const FILE: &str = "volume";
+const BOOT_ID_BYTES_MAX: usize = 256;
+
+/// Whose directory it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeIdentity {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The node.
+    pub spu_id: SpuId,
+    /// The directory itself.
+    pub volume_id: VolumeId,
+}
+
+/// Reads whose directory it is without locking or changing it; `None` when it is fresh.
+///
+/// # Errors
+/// [`OpenError::BadIdentity`] for a directory with partitions but no readable identity; `Disk`.
+pub fn read_identity(disk: &dyn Disk) -> Result<Option<VolumeIdentity>, OpenError> {
+    Ok(IdentityFile::open(disk)?.1.map(|state| state.identity))
+}
+
+/// What the file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RunState {
+    pub(super) identity: VolumeIdentity,
+    /// The last run closed the volume in order, with everything synced.
+    pub(super) clean: bool,
+    /// Where the last run was.
+    pub(super) mount: MountIdentity,
+}
+
+impl RunState {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128);
+        out.put_slice(&self.identity.cluster_id.0);
+        out.put_u32(self.identity.spu_id.0);
+        out.put_slice(&self.identity.volume_id.0);
+        out.put_u8(u8::from(self.clean));
+        out.put_u64(self.mount.mount_id);
+        let boot = self.mount.boot_id.as_bytes();
+        out.put_slice(&boot[..boot.len().min(BOOT_ID_BYTES_MAX)]);
+        out
+    }
+
+    fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let from = &mut bytes;
+        let mut cluster = [0; 16];
+        let mut volume = [0; 16];
+        from.try_copy_to_slice(&mut cluster).ok()?;
+        let spu_id = SpuId(from.try_get_u32().ok()?);
+        from.try_copy_to_slice(&mut volume).ok()?;
+        let clean = from.try_get_u8().ok()? != 0;
+        let mount_id = from.try_get_u64().ok()?;
+        let boot_id = std::str::from_utf8(from).ok()?.to_owned();
+        Some(Self {
+            identity: VolumeIdentity { cluster_id: ClusterId(cluster), spu_id, volume_id: VolumeId(volume) },
+            clean,
+            mount: MountIdentity { boot_id, mount_id },
+        })
+    }
+}
+
+/// The file; writing it again needs no space.
+#[derive(Debug)]
+pub(super) struct IdentityFile {
+    slots: SlotFile,
+}
+
+impl IdentityFile {
+    /// Opens the file and reads it; `None` when the directory is fresh.
+    pub(super) fn open(disk: &dyn Disk) -> Result<(Self, Option<RunState>), OpenError> {
+        let failed = |error| OpenError::Disk { directory: disk.label(), error };
+        let bad = |why| OpenError::BadIdentity { directory: disk.label(), why };
+        let (slots, payload) = match SlotFile::open(disk, FILE.to_owned(), MAGIC) {
+            Ok(opened) => opened,
+            Err(DiskError::NotFound { .. }) => (SlotFile::absent(FILE.to_owned(), MAGIC), None),
+            Err(error) => return Err(failed(error)),
+        };
+        let Some(payload) = payload else {
+            let partitions = match disk.list(PARTITIONS_DIR) {
+                Err(DiskError::NotFound { .. }) => Vec::new(),
+                other => other.map_err(failed)?,
+            };
+            return if partitions.is_empty() {
+                Ok((Self { slots }, None))
+            } else {
+                Err(bad("missing or damaged, and there are partitions"))
+            };
+        };
+        match RunState::decode(&payload) {
+            Some(state) => Ok((Self { slots }, Some(state))),
+            None => Err(bad("not of this version")),
+        }
+    }
+
+    /// Writes and syncs the state.
+    pub(super) fn write(&mut self, disk: &dyn Disk, state: &RunState) -> Result<(), DiskError> {
+        self.slots.write(disk, &state.encode())
+    }
+}
