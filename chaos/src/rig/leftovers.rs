@@ -1,6 +1,7 @@
 //! What a run that was killed has left: mounts, processes, folders.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::mounts;
 
@@ -9,14 +10,23 @@ pub(super) fn base() -> PathBuf {
     std::env::temp_dir().join(format!("plimsoll-chaos-{}", rustix::process::geteuid().as_raw()))
 }
 
+/// Name for the folder of a new run: the process, when that process began, and a number within it.
+pub(super) fn new_run() -> String {
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    let pid = std::process::id();
+    let began = began(pid).unwrap_or_default();
+    format!("{pid}-{began}-{}", RUNS.fetch_add(1, Ordering::Relaxed))
+}
+
 /// Removes the runs whose process is gone.
 pub(super) fn sweep(base: &Path) {
     for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
         let run = entry.path();
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        if is_chaos(pid) {
+        let name = entry.file_name();
+        let Some((pid, rest)) = name.to_str().and_then(|name| name.split_once('-')) else { continue };
+        let (Ok(pid), Some((time, _))) = (pid.parse::<u32>(), rest.split_once('-')) else { continue };
+        // Another program may have got the number since; it began at another time.
+        if began(pid).is_some_and(|began| began == time) {
             continue;
         }
         kill_servers_of(&run);
@@ -27,10 +37,12 @@ pub(super) fn sweep(base: &Path) {
     }
 }
 
-/// Whether `pid` is a living run; another program may have got the number since.
-fn is_chaos(pid: i32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/comm"))
-        .is_ok_and(|comm| comm.trim_end().starts_with("plimsoll-chaos"))
+/// When a process began, in ticks since the machine did (field 22 of `/proc/PID/stat`, proc_pid_stat(5)).
+fn began(pid: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; counting starts behind it, with field 3.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19).map(str::to_owned)
 }
 
 /// Kills the processes whose command line names a path inside of `run`.

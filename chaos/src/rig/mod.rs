@@ -51,7 +51,7 @@ impl Rig {
         let base = leftovers::base();
         std::fs::create_dir_all(&base).with_context(|| format!("create {}", base.display()))?;
         leftovers::sweep(&base);
-        let root = base.join(std::process::id().to_string());
+        let root = base.join(leftovers::new_run());
         std::fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
         Ok(Self { root, kind: DiskKind::Tmpfs, mounted: Vec::new(), keep })
     }
