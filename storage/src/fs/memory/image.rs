@@ -258,10 +258,16 @@ impl Image {
             return;
         }
         self.used_blocks -= file.free_blocks_from(0);
-        if !self.durable_names.values().any(|node| *node == Node::File(inode)) {
+        if !self.may_come_back(inode) {
             self.inodes.remove(&inode);
         }
         self.feed_greedy();
+    }
+
+    /// Whether a power loss could leave a name of it.
+    fn may_come_back(&self, inode: u64) -> bool {
+        let added = |change: &NameChange| matches!(change, NameChange::Add(_, Node::File(i)) if *i == inode);
+        self.durable_names.values().any(|node| *node == Node::File(inode)) || self.unsynced.iter().any(added)
     }
 
     pub(super) fn list(&self, dir: &str) -> Result<Vec<DirEntry>, DiskError> {
@@ -357,8 +363,13 @@ impl Image {
     }
 
     fn forget_unreachable(&mut self) {
-        let durable: BTreeSet<u64> = files(&self.durable_names);
-        self.inodes.retain(|id, inode| inode.linked || inode.handles > 0 || durable.contains(id));
+        let gone = |(id, inode): (&u64, &Inode)| {
+            (!inode.linked && inode.handles == 0 && !self.may_come_back(*id)).then_some(*id)
+        };
+        let gone: Vec<u64> = self.inodes.iter().filter_map(gone).collect();
+        for inode in gone {
+            self.inodes.remove(&inode);
+        }
     }
 
     // --- contents ----------------------------------------------------------------------------------------

@@ -57,6 +57,21 @@ fn an_unlink_that_was_not_synced_comes_back_and_a_synced_one_does_not() {
 }
 
 #[test]
+fn a_file_made_and_unlinked_may_come_back_torn() {
+    let mut back = 0;
+    for seed in 0..20 {
+        let disk = disk();
+        let file = disk.open("f", OpenMode::CreateNew).unwrap();
+        file.write_at(&[1; 5000], 0).unwrap();
+        drop(file);
+        disk.remove_file("f").unwrap();
+        disk.power_loss(PowerLoss::Tears { seed });
+        back += u32::from(disk.open("f", OpenMode::Write).is_ok());
+    }
+    assert!(back > 0 && back < 20);
+}
+
+#[test]
 fn tearing_is_by_sector_and_by_seed() {
     let torn = |seed| {
         let disk = disk();

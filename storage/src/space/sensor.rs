@@ -1,0 +1,264 @@
+//! From what `statvfs` says to what the volume does. Without a thread and without a clock: the owner asks
+//! [`Sensor::next_sample_in`], samples on a lane of its own ([`crate::fs::Disk::space`] may never return) and
+//! feeds what it got, or [`Observation::NoAnswer`] after [`ANSWER_DEADLINE`].
+
+use std::time::Duration;
+
+use plimsoll_proto::disk::{DiskCause, DiskLevel};
+
+use super::level::{Command, Event, Facts, LevelMachine, LevelView, Repeat};
+use super::marks::{MarkSettings, Marks, MarksInvalid, VolumeShape};
+use super::plausibility::Plausibility;
+use super::trend::Trend;
+use crate::fs::{DiskError, SpaceSample};
+
+/// A sample that takes longer is unknown, and unknown is never plenty.
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How a volume is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct SensorSettings {
+    /// Where the levels begin and end.
+    pub marks: MarkSettings,
+    /// Bytes this volume may use, whatever the filesystem has.
+    pub byte_limit: Option<u64>,
+}
+
+/// Our own accounts at the moment of a sample. All in bytes unless named otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct OwnUse {
+    /// Taken by all files of the volume: written, preallocated, reserve.
+    pub used: u64,
+    /// Of these, allocated for records and not written yet.
+    pub preallocated_unused: u64,
+    /// Written since the volume was opened; never goes back.
+    pub written_total: u64,
+    /// Replicas that take appends.
+    pub active_replicas: u64,
+    /// Whether allocation reserves ([`crate::fs::Disk::reserves`]).
+    pub reserves: bool,
+}
+
+/// What came of asking for a sample.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Observation {
+    /// An answer.
+    Sample(SpaceSample),
+    /// An error.
+    Failed(DiskError),
+    /// Nothing within [`ANSWER_DEADLINE`].
+    NoAnswer,
+}
+
+/// The senses of one volume.
+#[derive(Clone, Debug)]
+pub struct Sensor {
+    settings: SensorSettings,
+    marks: Marks,
+    trend: Trend,
+    plausibility: Plausibility,
+    level: LevelMachine,
+    last_sample: SpaceSample,
+    marks_refused: u64,
+}
+
+impl Sensor {
+    /// Begins with the first sample, which the opener of the volume takes itself.
+    ///
+    /// # Errors
+    /// [`MarksInvalid`]: the configuration does not fit this volume; say so and stop.
+    pub fn open(
+        settings: SensorSettings,
+        sample: SpaceSample,
+        own: OwnUse,
+        now: Duration,
+    ) -> Result<Self, MarksInvalid> {
+        let marks = Marks::new(&settings.marks, shape(&settings, &sample, &own))?;
+        let mut plausibility = Plausibility::default();
+        let believed = plausibility.judge(&sample, own.written_total, now).is_ok();
+        let mut trend = Trend::default();
+        let facts = facts(&settings, &sample, &own, &mut trend, now);
+        let mut level = LevelMachine::new(facts, &marks, now);
+        if !believed {
+            // Never open as plenty on a sample that can't be true. The level says so from the start.
+            let _ = level.handle(Event::SensorUnknown, &marks, now);
+        }
+        Ok(Self { settings, marks, trend, plausibility, level, last_sample: sample, marks_refused: 0 })
+    }
+
+    /// How long to wait for the next sample: the worse the level, the shorter.
+    pub fn next_sample_in(&self) -> Duration {
+        Duration::from_millis(match self.level.level() {
+            DiskLevel::Normal if self.trend_is_steep() => 250,
+            DiskLevel::Normal | DiskLevel::Failed => 1000,
+            DiskLevel::Reclaim => 250,
+            DiskLevel::Throttle => 100,
+            DiskLevel::ReadOnly => 50,
+        })
+    }
+
+    /// Whether the volume would be full within a minute.
+    fn trend_is_steep(&self) -> bool {
+        let free = self.view().facts.free_bytes;
+        self.trend.time_to_full(free).is_some_and(|left| left < Duration::from_secs(60))
+    }
+
+    /// Takes what came of a sample; `own` is from the same moment.
+    pub fn observe(&mut self, observation: Observation, own: OwnUse, now: Duration) -> Vec<Command> {
+        match observation {
+            Observation::Sample(sample) => self.on_sample(sample, own, now),
+            Observation::Failed(DiskError::VolumeFailed { cause, .. }) => {
+                self.level.handle(Event::VolumeFailed(cause), &self.marks, now)
+            }
+            Observation::Failed(_) | Observation::NoAnswer => {
+                self.level.handle(Event::SensorUnknown, &self.marks, now)
+            }
+        }
+    }
+
+    fn on_sample(&mut self, sample: SpaceSample, own: OwnUse, now: Duration) -> Vec<Command> {
+        if self.plausibility.judge(&sample, own.written_total, now).is_err() {
+            return if self.plausibility.is_stale() {
+                self.level.handle(Event::SensorUnknown, &self.marks, now)
+            } else {
+                Vec::new()
+            };
+        }
+        self.follow_shape(&sample, &own);
+        self.last_sample = sample;
+        let facts = facts(&self.settings, &sample, &own, &mut self.trend, now);
+        self.level.handle(Event::Sample(facts), &self.marks, now)
+    }
+
+    /// Capacity, inodes, replicas and limits change on a live volume.
+    fn follow_shape(&mut self, sample: &SpaceSample, own: &OwnUse) {
+        let new = shape(&self.settings, sample, own);
+        let old = self.marks.shape();
+        if new == old {
+            return;
+        }
+        match Marks::new(&self.settings.marks, new) {
+            Ok(marks) => self.marks = marks,
+            Err(_) => self.marks_refused += 1,
+        }
+        if new.capacity_bytes != old.capacity_bytes {
+            self.trend.reset();
+        }
+    }
+
+    /// Tells of an operation of the log that failed at the door, with what the canary should repeat.
+    pub fn operation_failed(&mut self, error: &DiskError, repeat: Repeat, now: Duration) -> Vec<Command> {
+        let event = match error {
+            DiskError::OutOfSpace { cause: DiskCause::Inodes, .. } => {
+                Event::NoSpace { cause: DiskCause::Inodes, repeat: Repeat::Create }
+            }
+            DiskError::OutOfSpace { cause, .. } => Event::NoSpace { cause: *cause, repeat },
+            DiskError::VolumeFailed { cause, .. } => Event::VolumeFailed(*cause),
+            DiskError::Unknown { .. } => Event::Unclassified,
+            DiskError::NotFound { .. }
+            | DiskError::AlreadyExists { .. }
+            | DiskError::Locked
+            | DiskError::Exhausted { .. } => return Vec::new(),
+        };
+        self.level.handle(event, &self.marks, now)
+    }
+
+    /// Tells that an operation worked, which ends a row of unclassified failures. Cheap.
+    pub fn operation_worked(&mut self) {
+        self.level.operation_worked();
+    }
+
+    /// Tells the outcome of [`super::canary::run`].
+    pub fn canary_done(
+        &mut self,
+        attempt: u64,
+        outcome: &Result<(), DiskError>,
+        now: Duration,
+    ) -> Vec<Command> {
+        let event = match outcome {
+            Ok(()) => Event::CanaryPassed { attempt },
+            Err(DiskError::VolumeFailed { cause, .. }) => Event::VolumeFailed(*cause),
+            Err(DiskError::OutOfSpace { cause, .. }) => Event::CanaryFailed { attempt, cause: Some(*cause) },
+            Err(
+                DiskError::NotFound { .. }
+                | DiskError::AlreadyExists { .. }
+                | DiskError::Locked
+                | DiskError::Exhausted { .. }
+                | DiskError::Unknown { .. },
+            ) => Event::CanaryFailed { attempt, cause: None },
+        };
+        self.level.handle(event, &self.marks, now)
+    }
+
+    /// Changes the configured limit of a live volume; it counts from the next sample.
+    pub fn set_byte_limit(&mut self, byte_limit: Option<u64>) {
+        self.settings.byte_limit = byte_limit;
+    }
+
+    /// The level and its figures.
+    pub fn view(&self) -> LevelView {
+        self.level.view(&self.marks)
+    }
+
+    /// The marks in force.
+    pub fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    /// Fill rates.
+    pub fn trend(&self) -> &Trend {
+        &self.trend
+    }
+
+    /// The last accepted sample.
+    pub fn last_sample(&self) -> SpaceSample {
+        self.last_sample
+    }
+
+    /// Samples dropped as impossible.
+    pub fn dropped_samples(&self) -> u64 {
+        self.plausibility.dropped_total()
+    }
+
+    /// Changes of capacity that the configured marks did not fit, so that the former marks stayed.
+    pub fn marks_refused(&self) -> u64 {
+        self.marks_refused
+    }
+}
+
+fn shape(settings: &SensorSettings, sample: &SpaceSample, own: &OwnUse) -> VolumeShape {
+    VolumeShape {
+        capacity_bytes: settings.byte_limit.map_or(sample.total_bytes, |limit| limit.min(sample.total_bytes)),
+        total_inodes: sample.total_inodes,
+        active_replicas: own.active_replicas,
+        reserves: own.reserves,
+    }
+}
+
+/// free = min(available + own unused preallocation, limit - use).
+fn facts(
+    settings: &SensorSettings,
+    sample: &SpaceSample,
+    own: &OwnUse,
+    trend: &mut Trend,
+    now: Duration,
+) -> Facts {
+    let unused = own.preallocated_unused.min(own.used);
+    let by_filesystem = sample.available_bytes.saturating_add(unused).min(sample.total_bytes);
+    let written = own.used - unused;
+    let (free_bytes, scarce) = match settings.byte_limit.map(|limit| limit.saturating_sub(written)) {
+        Some(by_limit) if by_limit < by_filesystem => (by_limit, DiskCause::Limit),
+        Some(_) | None => (by_filesystem, DiskCause::Bytes),
+    };
+    trend.observe(free_bytes, written, now);
+    Facts {
+        free_bytes,
+        scarce,
+        free_inodes: (sample.total_inodes > 0).then_some(sample.available_inodes),
+        time_to_full: trend.time_to_full(free_bytes),
+    }
+}
+
+#[cfg(test)]
+#[path = "sensor_tests.rs"]
+mod tests;
