@@ -267,3 +267,6 @@ impl Volume {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,9 @@
+//! Tests of a whole volume on the memory disk.
+
+mod basics;
+mod crash;
+mod full_disk;
+mod level;
+mod model;
+mod recovery;
+mod world;
