@@ -139,8 +139,8 @@ impl Accumulator {
             .map(|open| open.since.saturating_add(linger))
     }
 
-    /// Whether nothing waits here.
-    pub(crate) fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.sealed.is_empty() && self.open.as_ref().is_none_or(|open| open.builder.is_empty())
     }
 

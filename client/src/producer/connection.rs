@@ -10,10 +10,11 @@ use tonic::transport::Channel;
 
 use crate::metadata::why;
 
-/// What comes in on a connection, with its number.
+/// What comes in on a connection.
 #[derive(Debug)]
 pub(crate) enum Incoming {
-    Answer(u64, Box<ProduceResponse>),
+    Answer(Box<ProduceResponse>),
+    /// It broke; with its number.
     Lost(u64, String),
 }
 
@@ -58,7 +59,7 @@ async fn run(
             loop {
                 match answers.next().await {
                     Some(Ok(answer)) => {
-                        if incoming.send(Incoming::Answer(number, Box::new(answer))).await.is_err() {
+                        if incoming.send(Incoming::Answer(Box::new(answer))).await.is_err() {
                             return;
                         }
                     }

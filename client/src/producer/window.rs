@@ -212,18 +212,14 @@ impl Window {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
     /// Whether batches get through, as far as is known.
     pub(crate) fn takes(&self) -> bool {
         !self.probing && matches!(&self.route, Route::Leader(target) if target.writable)
-    }
-
-    /// The last typed refusal since the last acknowledgement.
-    pub(crate) fn last_refusal(&self) -> Option<&Refusal> {
-        self.last_refusal.as_ref()
     }
 
     /// When [`Window::tick`] has something to do.

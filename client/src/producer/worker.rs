@@ -193,7 +193,7 @@ impl Worker {
     fn take_in(&mut self, incoming: Incoming) {
         let now = self.core.client.shared.host.clock.now();
         match incoming {
-            Incoming::Answer(_, answer) => self.answer(*answer, now),
+            Incoming::Answer(answer) => self.answer(*answer, now),
             Incoming::Lost(number, why) => {
                 if self.connection.as_ref().is_some_and(|connection| connection.number == number) {
                     self.connection = None;
@@ -271,7 +271,7 @@ impl Worker {
         let ask = async move {
             let identity = client.admin().init_producer().await.ok();
             // An error means that the worker is gone.
-            drop(sender.send(identity).await);
+            sender.send(identity).await.ok();
         };
         self.core.client.shared.host.tasks.spawn("producer id", ask).detach();
     }
