@@ -14,4 +14,7 @@ pub mod control;
 pub mod peer;
 pub mod replica;
 pub mod runtime;
+pub mod server;
 pub mod session;
+
+pub use server::{Spu, SpuSettings, StartError};

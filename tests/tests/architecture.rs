@@ -30,14 +30,34 @@ const DOORS: [(&str, &str); 5] = [
 
 /// Rooms of a crate (folder, or file without `.rs`) and the words that may not stand in them.
 const ROOMS: [(&str, &[&str]); 9] = [
-    ("spu/src/replica", &["crate::runtime", "crate::session", "crate::peer", "crate::control", "plimsoll_host", "tokio::", "tracing::"]),
+    (
+        "spu/src/replica",
+        &[
+            "crate::runtime",
+            "crate::session",
+            "crate::peer",
+            "crate::control",
+            "plimsoll_host",
+            "tokio::",
+            "tracing::",
+        ],
+    ),
     ("spu/src/runtime", &["crate::session", "crate::control", "crate::server"]),
     ("spu/src/session", &["crate::peer", "crate::control", "crate::server"]),
     ("spu/src/peer", &["crate::session", "crate::control", "crate::server"]),
     ("spu/src/control", &["crate::session", "crate::peer", "crate::server"]),
-    ("controller/src/cluster", &["crate::raft_runtime", "crate::session", "plimsoll_host", "tokio::", "tracing::"]),
-    ("controller/src/placement", &["crate::raft_runtime", "crate::session", "plimsoll_host", "tokio::", "tracing::"]),
-    ("controller/src/election", &["crate::raft_runtime", "crate::session", "plimsoll_host", "tokio::", "tracing::"]),
+    (
+        "controller/src/cluster",
+        &["crate::raft_runtime", "crate::session", "plimsoll_host", "tokio::", "tracing::"],
+    ),
+    (
+        "controller/src/placement",
+        &["crate::raft_runtime", "crate::session", "plimsoll_host", "tokio::", "tracing::"],
+    ),
+    (
+        "controller/src/election",
+        &["crate::raft_runtime", "crate::session", "plimsoll_host", "tokio::", "tracing::"],
+    ),
     ("storage/src/fs", &["crate::segment", "crate::log", "crate::recovery", "crate::volume"]),
 ];
 
@@ -114,7 +134,18 @@ fn some_crates_stand_behind_one_door() {
 #[test]
 fn the_binary_cannot_reach_anything_in_memory() {
     // `{f}` lists the features that are on; with `-p` only what this package asks for counts.
-    let tree = cargo(&["tree", "-p", "plimsoll-cli", "-e", "normal", "-f", "{p} [{f}]", "--prefix", "none", "--offline"]);
+    let tree = cargo(&[
+        "tree",
+        "-p",
+        "plimsoll-cli",
+        "-e",
+        "normal",
+        "-f",
+        "{p} [{f}]",
+        "--prefix",
+        "none",
+        "--offline",
+    ]);
     let ours: Vec<&str> = tree.lines().filter(|line| line.starts_with("plimsoll-")).collect();
     for name in ["plimsoll-storage", "plimsoll-controller"] {
         assert!(ours.iter().any(|line| line.starts_with(name)), "{name} is part of the binary");

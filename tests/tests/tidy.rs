@@ -75,7 +75,9 @@ fn files_are_short() {
     for (path, text) in texts().filter(|(path, _)| path.ends_with(".rs") || path.ends_with(".proto")) {
         let lines = text.lines().count();
         match longer.get(path.as_str()) {
-            None if lines > LINES_MAX => wrong.push(format!("{path} has {lines} lines, {LINES_MAX} is the limit")),
+            None if lines > LINES_MAX => {
+                wrong.push(format!("{path} has {lines} lines, {LINES_MAX} is the limit"))
+            }
             Some(allowed) if lines > *allowed => {
                 wrong.push(format!("{path} grew from {allowed} to {lines} lines; split it"));
             }
@@ -153,7 +155,18 @@ fn links(text: &str) -> Vec<String> {
 /// nothing that stands for something else.
 fn paths_in_code(text: &str) -> Vec<String> {
     const FOLDERS: [&str; 12] = [
-        "proto", "host", "storage", "spu", "controller", "client", "cli", "chaos", "tests", "docs", "deploy", "scripts",
+        "proto",
+        "host",
+        "storage",
+        "spu",
+        "controller",
+        "client",
+        "cli",
+        "chaos",
+        "tests",
+        "docs",
+        "deploy",
+        "scripts",
     ];
     text.lines()
         .filter(|line| !line.starts_with("```") && !line.starts_with("    "))

@@ -77,6 +77,7 @@ impl From<OpenError> for StartError {
             OpenError::BadIdentity { ref directory, .. } => {
                 Self::Directory { directory: directory.clone(), why: error.to_string() }
             }
+            marks @ OpenError::Marks { .. } => Self::Configuration(marks.to_string()),
             OpenError::Disk { directory, error } => Self::disk(&directory, error),
         }
     }

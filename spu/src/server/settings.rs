@@ -7,10 +7,13 @@ use std::time::Duration;
 use plimsoll_host::config::{ByteSize, Span};
 use plimsoll_storage::fs::SharedDisk;
 use plimsoll_storage::fs::real::RealDisk;
+use plimsoll_storage::space::MarkSettings;
+use plimsoll_storage::space::marks::Mark;
 use serde::{Deserialize, Serialize};
 
 use super::error::StartError;
 use crate::control::{HeartbeatTimings, controller_authority};
+use crate::runtime::VolumeTuning;
 use crate::session::{BudgetLimits, SessionSettings};
 
 /// Silence after which a controller suspects a node.
@@ -37,6 +40,24 @@ pub struct SpuSettings {
     pub rack: String,
     /// Bytes that each volume may use, whatever its filesystem has. Default none; minimum "16MiB".
     pub byte_limit: Option<ByteSize>,
+    /// Free share of a volume, in percent, below which pressure retention runs. Default 15; more than
+    /// `throttle_percent`.
+    pub reclaim_percent: u64,
+    /// The same in bytes, which wins on large volumes. Default "100GiB".
+    pub reclaim_bytes_max: ByteSize,
+    /// Free share of a volume, in percent, below which producers are delayed. Default 10; more than
+    /// `read_only_percent`.
+    pub throttle_percent: u64,
+    /// The same in bytes, which wins on large volumes. Default "50GiB".
+    pub throttle_bytes_max: ByteSize,
+    /// Free share of a volume, in percent, below which produce is refused. Default 5; minimum 1.
+    pub read_only_percent: u64,
+    /// The same in bytes, which wins on large volumes. Default "20GiB".
+    pub read_only_bytes_max: ByteSize,
+    /// Bytes of each volume kept for what must go on when it is full. Default: 1 % of it, at least "2MiB".
+    pub reserve: Option<ByteSize>,
+    /// How often retention looks at every log when there is no pressure. Default "5min"; minimum "100ms".
+    pub retention_check_interval: Span,
     /// Pause between two heartbeats. Default "500ms"; minimum "50ms".
     pub heartbeat_interval: Span,
     /// A controller that answers no heartbeat for this long is left for the next. Default "2s"; at least two
@@ -60,6 +81,7 @@ pub struct SpuSettings {
 
 impl Default for SpuSettings {
     fn default() -> Self {
+        let marks = MarkSettings::default();
         Self {
             id: 0,
             data_dirs: Vec::new(),
@@ -68,6 +90,14 @@ impl Default for SpuSettings {
             controllers: Vec::new(),
             rack: String::new(),
             byte_limit: None,
+            reclaim_percent: marks.reclaim.percent,
+            reclaim_bytes_max: ByteSize(marks.reclaim.bytes_max),
+            throttle_percent: marks.throttle.percent,
+            throttle_bytes_max: ByteSize(marks.throttle.bytes_max),
+            read_only_percent: marks.read_only.percent,
+            read_only_bytes_max: ByteSize(marks.read_only.bytes_max),
+            reserve: None,
+            retention_check_interval: Span(VolumeTuning::default().retention_interval),
             heartbeat_interval: Span(Duration::from_millis(500)),
             heartbeat_answer_wait_max: Span(Duration::from_secs(2)),
             hand_over_max: Span(Duration::from_secs(5)),
@@ -145,6 +175,9 @@ impl SpuSettings {
         )?;
         bytes("fetch_bytes_max", Some(self.fetch_bytes_max), 4 << 10, 64 << 20)?;
         span("fetch_heartbeat_interval", self.fetch_heartbeat_interval, ms(50), s(30))?;
+        bytes("reserve", self.reserve, 2 << 20, u64::MAX)?;
+        span("retention_check_interval", self.retention_check_interval, ms(100), s(24 * 3600))?;
+        self.tuning().marks.check().map_err(|error| error.to_string())?;
         span("heartbeat_interval", self.heartbeat_interval, ms(50), SUSPECT_AFTER / 4)?;
         span(
             "heartbeat_answer_wait_max (two of heartbeat_interval, half of the 6s to suspicion)",
@@ -172,6 +205,20 @@ impl SpuSettings {
             controller_authority(text).map_err(|error| StartError::Configuration(error.to_string()))
         };
         self.controllers.iter().map(address).collect()
+    }
+
+    pub(super) fn tuning(&self) -> VolumeTuning {
+        let mark = |percent, bytes_max: ByteSize| Mark { percent, bytes_max: bytes_max.0 };
+        VolumeTuning {
+            marks: MarkSettings {
+                reclaim: mark(self.reclaim_percent, self.reclaim_bytes_max),
+                throttle: mark(self.throttle_percent, self.throttle_bytes_max),
+                read_only: mark(self.read_only_percent, self.read_only_bytes_max),
+                ..MarkSettings::default()
+            },
+            reserve_bytes: self.reserve.map(|reserve| reserve.0),
+            retention_interval: self.retention_check_interval.0,
+        }
     }
 
     pub(super) fn heartbeat(&self) -> HeartbeatTimings {
@@ -229,7 +276,7 @@ mod tests {
     fn every_wrong_value_is_named() {
         assert!(good().validate().is_ok());
         type Change = fn(&mut SpuSettings);
-        let cases: [(&str, Change); 17] = [
+        let cases: [(&str, Change); 20] = [
             ("id", |s| s.id = 0),
             ("data_dirs", |s| s.data_dirs.clear()),
             ("twice", |s| s.data_dirs.push("/d".into())),
@@ -244,6 +291,9 @@ mod tests {
             ("produce_in_flight_bytes_max", |s| s.stream_in_flight_bytes_max = ByteSize(1 << 30)),
             ("fetch_bytes_max", |s| s.fetch_bytes_max = ByteSize(0)),
             ("fetch_heartbeat_interval", |s| s.fetch_heartbeat_interval = Span(Duration::ZERO)),
+            ("reserve", |s| s.reserve = Some(ByteSize(1))),
+            ("retention_check_interval", |s| s.retention_check_interval = Span(Duration::ZERO)),
+            ("throttle", |s| s.throttle_percent = 20),
             ("heartbeat_interval", |s| s.heartbeat_interval = Span(Duration::from_secs(2))),
             ("heartbeat_answer_wait_max", |s| s.heartbeat_answer_wait_max = Span(Duration::from_millis(600))),
             ("hand_over_max", |s| s.hand_over_max = Span(Duration::from_secs(60))),

@@ -65,8 +65,13 @@ impl Spu {
             None => discover_cluster(&controllers).await,
         };
 
-        let node_settings =
-            NodeSettings { cluster_id, spu_id, disks, byte_limit: settings.byte_limit.map(|limit| limit.0) };
+        let node_settings = NodeSettings {
+            cluster_id,
+            spu_id,
+            disks,
+            byte_limit: settings.byte_limit.map(|limit| limit.0),
+            tuning: settings.tuning(),
+        };
         let (node, report) = Node::open(host.clone(), node_settings).await?;
         tracing::info!("{}", start_line(spu_id, cluster_id, address, &advertise, &report));
         tell_recovery(&report);
