@@ -16,7 +16,8 @@ const SCRATCH_KEPT_BYTES: u64 = 24 << 20;
 /// Of each partition of `scratch`: what is written; the oldest part is expired.
 const SCRATCH_WRITTEN_BYTES: u64 = 30 << 20;
 const SCRATCH_SEGMENT_BYTES: u64 = 2 << 20;
-const SCRATCH_RECORD_BYTES: usize = 32 << 10;
+/// Of each record of `scratch`.
+pub(super) const SCRATCH_RECORD_BYTES: u64 = 32 << 10;
 const PARTITIONS: u32 = 3;
 const NORMAL_LASTS: Duration = Duration::from_secs(6);
 
@@ -50,9 +51,9 @@ impl Story {
     async fn fill_scratch(&self) -> anyhow::Result<()> {
         let producer =
             self.board.client.producer("scratch").build().await.context("a producer of scratch")?;
-        let payload = Bytes::from(vec![b'.'; SCRATCH_RECORD_BYTES]);
-        let record_bytes = u64::try_from(SCRATCH_RECORD_BYTES).unwrap_or(u64::MAX);
-        let records = SCRATCH_WRITTEN_BYTES / record_bytes;
+        let payload =
+            Bytes::from(vec![b'.'; usize::try_from(SCRATCH_RECORD_BYTES).context("a record's size")?]);
+        let records = SCRATCH_WRITTEN_BYTES / SCRATCH_RECORD_BYTES;
         let mut deliveries = FuturesUnordered::new();
         for _ in 0..records {
             for partition in 0..PARTITIONS {

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use plimsoll_client::{SpuId, StartAt};
 use tokio::sync::oneshot;
 
+use super::act_normal::SCRATCH_RECORD_BYTES;
 use super::cluster::NODES;
 use super::refusal_probe::{First, RefusalProbe, in_full};
 use super::volumes::{leaderships, led_by, volume_state};
@@ -54,6 +55,7 @@ impl Story {
         let target = self.target("flights", *moved.first().context("a moved partition")?)?;
         let probe = RefusalProbe::start(&self.host, self.probe_target(spu).unwrap_or_else(|| target.clone()));
 
+        let scratch_before = self.scratch_starts(spu).await?;
         let from = self.now();
         let mut filler = Filler::create(self.cluster.volume(spu))?;
         let before = self.space(spu)?;
@@ -70,6 +72,17 @@ impl Story {
             detect.as_millis()
         ));
         self.board.screen.detail(&in_full(&first.detail));
+
+        let scratch_after = self.scratch_starts(spu).await?;
+        let trimmed: u64 = scratch_after
+            .iter()
+            .zip(&scratch_before)
+            .map(|(after, before)| after.saturating_sub(*before))
+            .sum();
+        self.say(&format!(
+            "before it refused, spu {spu} deleted what scratch may lose: {trimmed} records, {}",
+            mib(trimmed.saturating_mul(SCRATCH_RECORD_BYTES))
+        ));
 
         // From here on every byte that is given back is taken again, as a foreign writer does.
         let clock = self.host.clock.clone();
@@ -103,6 +116,17 @@ impl Story {
                 "the disk of spu {spu} was not below its ReadOnly mark: {free_bytes} >= {mark}"
             ));
         }
+    }
+
+    /// Where each partition of `scratch` starts in the replica of `spu`.
+    async fn scratch_starts(&self, spu: u32) -> anyhow::Result<Vec<u64>> {
+        let topic_id = self.topic_id("scratch")?;
+        let address = self.address(spu)?;
+        let mut starts = Vec::new();
+        for partition in 0..3 {
+            starts.push(plain::ends(&self.host, &address, &topic_id, partition).await?.log_start);
+        }
+        Ok(starts)
     }
 
     fn target(&self, topic: &str, partition: u32) -> anyhow::Result<Target> {
