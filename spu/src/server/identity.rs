@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use plimsoll_host::Host;
 use plimsoll_proto::ids::{ClusterId, SpuId};
-use plimsoll_storage::fs::SharedDisk;
-use plimsoll_storage::volume::{OpenError, VolumeIdentity, read_identity};
+use plimsoll_storage::fs::{Disk, DiskError, OpenMode, SharedDisk};
+use plimsoll_storage::volume::{LOCK_FILE, OpenError, VolumeIdentity, read_identity};
 use tokio::sync::oneshot;
 
 use super::error::StartError;
@@ -24,19 +24,9 @@ pub(super) async fn known_cluster(
     spu_id: SpuId,
     disks: &[SharedDisk],
 ) -> Result<Option<ClusterId>, StartError> {
-    let mut answers = Vec::new();
-    for disk in disks {
-        let (tell, told) = oneshot::channel();
-        let reader = disk.clone();
-        host.tasks.spawn_lane("identity", move || {
-            // Nobody waits any more for a directory that took too long.
-            Box::pin(async move { drop(tell.send(read_identity(reader.as_ref()))) })
-        });
-        answers.push((disk.label(), told));
-    }
+    let answers = ask_each(host, disks, "identity", |disk| read_identity(disk)).await;
     let mut cluster = None;
-    for (directory, told) in answers {
-        let Ok(Ok(read)) = host.clock.timeout(ANSWER_WAIT_MAX, told).await else { continue };
+    for (directory, read) in answers {
         let Some(found) = read.map_err(StartError::from)? else { continue };
         let VolumeIdentity { cluster_id, spu_id: found_spu, volume_id } = found;
         if found_spu != spu_id || cluster.is_some_and(|known| known != cluster_id) {
@@ -51,4 +41,44 @@ pub(super) async fn known_cluster(
         cluster = Some(cluster_id);
     }
     Ok(cluster)
+}
+
+/// The first directory that another process uses, if there is one: then that process is what the operator has
+/// to look at, not the port.
+pub(super) async fn in_use(host: &Host, disks: &[SharedDisk]) -> Option<StartError> {
+    let is_locked = |disk: &dyn Disk| {
+        // A directory without the file was never used; asking for the lock would make it.
+        disk.open(LOCK_FILE, OpenMode::Read).is_ok() && matches!(disk.lock(LOCK_FILE), Err(DiskError::Locked))
+    };
+    let answers = ask_each(host, disks, "lock", is_locked).await;
+    answers.into_iter().find(|(_, locked)| *locked).map(|(directory, _)| StartError::Locked { directory })
+}
+
+/// Asks every disk on a lane of its own; those that don't answer in time are left out.
+async fn ask_each<T: Send + 'static>(
+    host: &Host,
+    disks: &[SharedDisk],
+    name: &str,
+    question: impl Fn(&dyn Disk) -> T + Copy + Send + 'static,
+) -> Vec<(String, T)> {
+    let mut asked = Vec::new();
+    for disk in disks {
+        let (tell, told) = oneshot::channel();
+        let disk = disk.clone();
+        let label = disk.label();
+        host.tasks.spawn_lane(name, move || {
+            Box::pin(async move {
+                // Nobody waits any more for a directory that took too long.
+                drop(tell.send(question(disk.as_ref())));
+            })
+        });
+        asked.push((label, told));
+    }
+    let mut answers = Vec::new();
+    for (label, told) in asked {
+        if let Ok(Ok(answer)) = host.clock.timeout(ANSWER_WAIT_MAX, told).await {
+            answers.push((label, answer));
+        }
+    }
+    answers
 }

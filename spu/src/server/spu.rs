@@ -56,7 +56,10 @@ impl Spu {
         settings.validate()?;
         let spu_id = SpuId(settings.id);
         let known = identity::known_cluster(&host, spu_id, &disks).await?;
-        let listener = host.network.bind(&settings.listen).await?;
+        let listener = match host.network.bind(&settings.listen).await {
+            Ok(listener) => listener,
+            Err(error) => return Err(identity::in_use(&host, &disks).await.unwrap_or_else(|| error.into())),
+        };
         let address = listener.local_addr().map_err(|error| StartError::Configuration(error.to_string()))?;
         let advertise = settings.advertise.clone().unwrap_or_else(|| address.to_string());
         let controllers = Controllers::new(host.clone(), settings.controller_addresses()?);
