@@ -23,6 +23,7 @@ use plimsoll_proto::disk::DiskLevel;
 use plimsoll_proto::ids::{LeaderEpoch, Offset, PartitionId, VolumeId};
 
 pub use identity::{VolumeIdentity, read_identity};
+pub use open::LOCK_FILE;
 pub use report::{
     DamagedRange, OpenError, OpenReport, ReplicaGuard, ReplicaGuards, TailCut, VolumeEvent, VolumeFacts,
 };

@@ -16,7 +16,8 @@ use crate::segment::ReadHandles;
 use crate::space::ledger::default_reserve_bytes;
 use crate::space::{OwnUse, PhysicalReserve, RunningReclaim, Sensor, SensorSettings, SpaceLedger};
 
-const LOCK_FILE: &str = "lock";
+/// The file whose lock says that a process uses the directory.
+pub const LOCK_FILE: &str = "lock";
 
 impl Volume {
     /// Opens a data directory, making it a volume when it is fresh, and recovers all its logs.
