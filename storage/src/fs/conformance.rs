@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
+use plimsoll_proto::disk::DiskCause;
+
 use super::faulty::FaultyDisk;
 use super::memory::{MemoryDisk, MemoryDiskSettings};
 use super::real::RealDisk;
-use super::{Disk, DiskError, OpenMode};
+use super::{Disk, DiskError, FailureCause, OpenMode};
 
 /// A directory that goes when the test ends, also when it fails.
 struct TempDir(PathBuf);
@@ -191,7 +193,6 @@ fn out_of_inodes_conforms(disk: &dyn Disk) {
         }
         assert!(made < 100_000, "inodes never ran out");
     };
-    use plimsoll_proto::disk::DiskCause;
     assert!(matches!(error, DiskError::OutOfSpace { cause: DiskCause::Inodes, .. }), "{error:?}");
     let error = disk.create_dir("dir").unwrap_err();
     assert!(matches!(error, DiskError::OutOfSpace { cause: DiskCause::Inodes, .. }), "{error:?}");
@@ -237,13 +238,13 @@ fn real_tmpfs_conforms_also_when_full() {
     let disk = RealDisk::open(&mounted.dir.0).unwrap();
     conforms(&disk);
     assert!(disk.reserves());
-    let filler = mounted.dir.0.join("filler");
+    // A second handle on the same filesystem plays the foreign writer.
+    let foreign = RealDisk::open(&mounted.dir.0).unwrap();
     let fill = || {
-        let chunk = vec![1u8; 64 * 1024];
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&filler).unwrap();
-        while std::io::Write::write_all(&mut file, &chunk).is_ok() {}
+        let file = foreign.open("filler", OpenMode::CreateNew).unwrap();
+        while file.write_at(&[1; 64 * 1024], file.len().unwrap()).is_ok() {}
     };
-    full_disk_conforms(&disk, &fill, &|| std::fs::remove_file(&filler).unwrap());
+    full_disk_conforms(&disk, &fill, &|| foreign.remove_file("filler").unwrap());
     out_of_inodes_conforms(&disk);
 }
 
@@ -254,6 +255,5 @@ fn a_vanished_mount_is_told_from_an_empty_directory() {
     disk.space().unwrap();
     let done = Command::new("umount").arg("-l").arg(&mounted.dir.0).status().unwrap();
     assert!(done.success());
-    use super::FailureCause;
     assert!(matches!(disk.space(), Err(DiskError::VolumeFailed { cause: FailureCause::Vanished, .. })));
 }

@@ -234,7 +234,8 @@ pub trait DiskFile: Send + Sync {
     /// # Errors
     /// `VolumeFailed`, `Unknown`.
     fn set_len(&self, len: u64) -> Result<(), DiskError>;
-    /// Reserves blocks for `[offset, offset + len)` without changing the length (`fallocate(KEEP_SIZE)`).
+    /// Reserves blocks for `[offset, offset + len)` without changing the length (`fallocate(KEEP_SIZE)`). On a
+    /// filesystem without fallocate it does nothing, and [`Disk::reserves`] says false from then on.
     ///
     /// # Errors
     /// `OutOfSpace`: nothing or a part was reserved.

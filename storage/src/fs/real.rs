@@ -48,10 +48,7 @@ impl RealDisk {
     pub fn open(root: &Path) -> Result<Self, DiskError> {
         let dir = match open_root(root) {
             Err(Errno::NOENT) => {
-                std::fs::create_dir_all(root).map_err(|error| {
-                    let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                    classify(Operation::CreateDir, errno, 0, || None)
-                })?;
+                make_durably(root)?;
                 open_root(root)
             }
             other => other,
@@ -73,8 +70,28 @@ impl RealDisk {
     }
 }
 
+/// A directory whose entry is not synced would be gone after a power loss, with all that was synced in it.
+fn make_durably(root: &Path) -> Result<(), DiskError> {
+    let there = root.ancestors().skip(1).find(|dir| open_root(dir).is_ok());
+    std::fs::create_dir_all(root).map_err(|error| {
+        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        classify(Operation::CreateDir, errno, 0, || None)
+    })?;
+    for dir in root.ancestors().skip(1) {
+        // A parent that we may not open is the operator's to keep.
+        if let Ok(parent) = open_root(dir) {
+            sys::fsync(&parent).map_err(|errno| classify(Operation::SyncDir, errno, 0, || None))?;
+        }
+        if Some(dir) == there {
+            break;
+        }
+    }
+    Ok(())
+}
+
 fn open_root(root: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
     retry_on_intr(|| sys::open(root, flags, Mode::empty()))
 }
 

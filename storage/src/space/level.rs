@@ -12,7 +12,9 @@ use std::time::Duration;
 use plimsoll_proto::disk::{DiskCause, DiskLevel};
 
 use super::changes::ChangeBudget;
-use super::marks::{MARKED, Marks};
+use super::due::{due, pressure_permille, shortage, wanted};
+use super::marks::Marks;
+pub use super::view::LevelView;
 use crate::fs::FailureCause;
 
 /// Unclassified failures in a row that make a volume Failed.
@@ -24,8 +26,6 @@ const CANARY_RETRY_FIRST: Duration = Duration::from_millis(100);
 const CANARY_RETRY_MAX: Duration = Duration::from_secs(1);
 /// Commands to reclaim repeat no faster than this.
 const RECLAIM_INTERVAL: Duration = Duration::from_millis(200);
-/// What a producer is told to wait at most while the volume is ReadOnly without a hold.
-const READ_ONLY_RETRY: Duration = Duration::from_secs(5);
 /// The least a canary allocates.
 const CANARY_BYTES_MIN: u64 = 64 * 1024;
 
@@ -430,49 +430,6 @@ impl LevelMachine {
     }
 }
 
-/// A copy of what is known of a volume's level.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LevelView {
-    /// The level.
-    pub level: DiskLevel,
-    /// Why; `None` at Normal.
-    pub cause: Option<LevelCause>,
-    /// Since when.
-    pub since: Duration,
-    /// The last accepted sample.
-    pub facts: Facts,
-    /// Whether that sample is still trusted.
-    pub known: bool,
-    /// Size of the volume.
-    pub capacity_bytes: u64,
-    /// End of a hold against flapping.
-    pub hold_until: Option<Duration>,
-    /// How far between the exit of Throttle (0) and the mark of ReadOnly (1000).
-    pub pressure_permille: u64,
-    /// Free bytes at which a ReadOnly volume may recover.
-    pub recovery_bytes: u64,
-}
-
-impl LevelView {
-    /// The cause as an error carries it; `Bytes` where the level has another kind of reason.
-    pub fn disk_cause(&self) -> DiskCause {
-        match self.cause {
-            Some(LevelCause::Disk(cause)) => cause,
-            Some(LevelCause::FillingFast | LevelCause::Unknown | LevelCause::Failure(_)) | None => {
-                self.facts.scarce
-            }
-        }
-    }
-
-    /// How long a refused producer should wait at most.
-    pub fn retry_after(&self, now: Duration) -> Duration {
-        match self.hold_until {
-            Some(until) => until.saturating_sub(now).max(Duration::from_millis(1)),
-            None => READ_ONLY_RETRY,
-        }
-    }
-}
-
 fn read_only(cause: Option<LevelCause>) -> State {
     let cause = match cause {
         Some(LevelCause::Disk(cause)) => cause,
@@ -499,41 +456,6 @@ fn bounded(repeat: Repeat, marks: &Marks) -> Repeat {
         }
         Repeat::Create | Repeat::WriteAt { .. } => repeat,
     }
-}
-
-fn shortage(level: DiskLevel, facts: &Facts, marks: &Marks, already: bool) -> Option<DiskCause> {
-    if marks.bytes(level).holds(facts.free_bytes, already) {
-        return Some(facts.scarce);
-    }
-    let inodes = facts.free_inodes.is_some_and(|free| marks.inodes(level).holds(free, already));
-    inodes.then_some(DiskCause::Inodes)
-}
-
-fn due(level: DiskLevel, already: bool, facts: &Facts, marks: &Marks) -> Option<(DiskLevel, LevelCause)> {
-    if let Some(cause) = shortage(level, facts, marks, already) {
-        return Some((level, LevelCause::Disk(cause)));
-    }
-    let soon = marks.soon(level, facts.free_bytes, facts.time_to_full, already);
-    soon.then_some((level, LevelCause::FillingFast))
-}
-
-/// The worst level that is due, with hysteresis for those that hold already.
-fn wanted(current: DiskLevel, facts: &Facts, marks: &Marks) -> (DiskLevel, Option<LevelCause>) {
-    let found = MARKED.into_iter().rev().find_map(|level| due(level, current >= level, facts, marks));
-    found.map_or((DiskLevel::Normal, None), |(level, cause)| (level, Some(cause)))
-}
-
-fn pressure_permille(facts: &Facts, marks: &Marks) -> u64 {
-    let between = |free: u64, high: u64, low: u64| {
-        let span = high.saturating_sub(low).max(1);
-        let missing = high.saturating_sub(free).min(span);
-        u64::try_from(u128::from(missing) * 1000 / u128::from(span)).unwrap_or(1000)
-    };
-    let (throttle, read_only) = (marks.bytes(DiskLevel::Throttle), marks.bytes(DiskLevel::ReadOnly));
-    let bytes = between(facts.free_bytes, throttle.exit, read_only.enter);
-    let (throttle, read_only) = (marks.inodes(DiskLevel::Throttle), marks.inodes(DiskLevel::ReadOnly));
-    let inodes = facts.free_inodes.map_or(0, |free| between(free, throttle.exit, read_only.enter));
-    bytes.max(inodes)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 pub mod admission;
 pub mod canary;
 pub mod changes;
+mod due;
 pub mod ledger;
 pub mod level;
 pub mod marks;
@@ -23,6 +24,7 @@ pub mod sensor;
 pub mod slots;
 pub mod spare;
 pub mod trend;
+mod view;
 
 pub use admission::{Demand, RefuseReason, RunningReclaim, Verdict, admit};
 pub use ledger::{LedgerSet, Refusal, Reservation, SpaceLedger};

@@ -5,53 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use plimsoll_proto::disk::DiskCause;
 
 use super::inode::Inode;
-use super::{MemoryDiskSettings, PowerLoss, StatvfsFault, out_of_space};
+use super::names::{NameChange, Node, normal, parent};
+use super::{MemoryDiskSettings, StatvfsFault, out_of_space};
 use crate::fs::{DirEntry, DiskError, FailureCause, OpenMode, SpaceSample};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Node {
-    Dir,
-    File(u64),
-}
-
-/// One change of a directory that is not synced yet.
-#[derive(Clone, Debug)]
-enum NameChange {
-    Add(String, Node),
-    Remove(String),
-    Rename(String, String),
-}
-
-impl NameChange {
-    /// The directory whose sync makes it durable; a rename goes with the directory it leads to.
-    fn dir(&self) -> &str {
-        match self {
-            Self::Add(path, _) | Self::Remove(path) | Self::Rename(_, path) => parent(path),
-        }
-    }
-
-    fn apply(self, names: &mut BTreeMap<String, Node>) {
-        match self {
-            Self::Add(path, node) => {
-                names.insert(path, node);
-            }
-            Self::Remove(path) => {
-                names.remove(&path);
-            }
-            Self::Rename(from, to) => move_names(names, &from, &to),
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct Image {
     pub(super) settings: MemoryDiskSettings,
-    inodes: BTreeMap<u64, Inode>,
+    pub(super) inodes: BTreeMap<u64, Inode>,
     inode_next: u64,
-    names: BTreeMap<String, Node>,
-    durable_names: BTreeMap<String, Node>,
-    unsynced: Vec<NameChange>,
-    used_blocks: u64,
+    pub(super) names: BTreeMap<String, Node>,
+    pub(super) durable_names: BTreeMap<String, Node>,
+    pub(super) unsynced: Vec<NameChange>,
+    pub(super) used_blocks: u64,
     pub(super) locks: BTreeSet<String>,
     pub(super) generation: u64,
     pub(super) foreign_bytes: u64,
@@ -61,26 +27,6 @@ pub(super) struct Image {
     pub(super) read_only: bool,
     pub(super) vanished: bool,
     pub(super) statvfs: StatvfsFault,
-}
-
-fn parent(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(dir, _)| dir)
-}
-
-fn normal(path: &str) -> &str {
-    if path == "." { "" } else { path }
-}
-
-fn move_names(names: &mut BTreeMap<String, Node>, from: &str, to: &str) {
-    let inside = format!("{from}/");
-    let moved: Vec<String> =
-        names.keys().filter(|name| *name == from || name.starts_with(&inside)).cloned().collect();
-    for name in moved {
-        if let Some(node) = names.remove(&name) {
-            let rest = name.strip_prefix(from).unwrap_or_default();
-            names.insert(format!("{to}{rest}"), node);
-        }
-    }
 }
 
 impl Image {
@@ -385,12 +331,11 @@ impl Image {
         }
         for block in offset / block_bytes..reach.div_ceil(block_bytes) {
             let has = self.inode(inode).has_block(block);
-            if !has || self.settings.copy_on_write {
-                if let Some(cause) = self.block_refusal() {
-                    refusal = Some(cause);
-                    reach = (block * block_bytes).max(offset);
-                    break;
-                }
+            let needs_block = !has || self.settings.copy_on_write;
+            if let Some(cause) = self.block_refusal().filter(|_| needs_block) {
+                refusal = Some(cause);
+                reach = (block * block_bytes).max(offset);
+                break;
             }
             if !has {
                 self.take_block(inode, block);
@@ -459,82 +404,8 @@ impl Image {
         self.inode_mut(inode).sync();
         Ok(())
     }
-
-    // --- power loss --------------------------------------------------------------------------------------
-
-    pub(super) fn power_loss(&mut self, loss: PowerLoss) {
-        let mut random = match loss {
-            PowerLoss::LosesAllUnsynced => None,
-            PowerLoss::Tears { seed } => Some(Random(seed)),
-        };
-        let unsynced = std::mem::take(&mut self.unsynced);
-        let kept = random.as_mut().map_or(0, |random| random.at_most(unsynced.len() as u64));
-        let mut names = std::mem::take(&mut self.durable_names);
-        for change in unsynced.into_iter().take(usize::try_from(kept).unwrap_or(usize::MAX)) {
-            change.apply(&mut names);
-        }
-        drop_orphans(&mut names);
-        let linked = files(&names);
-        self.inodes.retain(|id, _| linked.contains(id));
-        for inode in self.inodes.values_mut() {
-            match random.as_mut() {
-                None => inode.lose_power(None),
-                Some(random) => inode.lose_power(Some(&mut |n| random.at_most(n))),
-            }
-            inode.linked = true;
-            inode.cover(self.settings.block_bytes);
-        }
-        self.used_blocks = self.inodes.values().map(Inode::blocks).sum();
-        self.durable_names.clone_from(&names);
-        self.names = names;
-        self.locks.clear();
-        self.generation += 1;
-        self.sync_fails = false;
-        self.read_only = false;
-    }
-}
-
-fn files(names: &BTreeMap<String, Node>) -> BTreeSet<u64> {
-    names
-        .values()
-        .filter_map(|node| match node {
-            Node::File(inode) => Some(*inode),
-            Node::Dir => None,
-        })
-        .collect()
-}
-
-/// Entries of a directory that did not survive are gone with it.
-fn drop_orphans(names: &mut BTreeMap<String, Node>) {
-    let dirs: BTreeSet<String> =
-        names.iter().filter(|(_, node)| **node == Node::Dir).map(|(path, _)| path.clone()).collect();
-    names.retain(|path, _| {
-        let mut dir = parent(path);
-        while !dir.is_empty() {
-            if !dirs.contains(dir) {
-                return false;
-            }
-            dir = parent(dir);
-        }
-        true
-    });
 }
 
 fn sync_failed(operation: &'static str) -> DiskError {
     DiskError::VolumeFailed { cause: FailureCause::SyncFailed, operation }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): tiny, and the same everywhere.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn at_most(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^= z >> 31;
-        n.checked_add(1).map_or(z, |range| z % range)
-    }
 }

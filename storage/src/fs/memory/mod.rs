@@ -9,6 +9,8 @@
 
 mod image;
 mod inode;
+mod names;
+mod power;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

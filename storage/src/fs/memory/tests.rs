@@ -128,7 +128,8 @@ fn unlinked_files_keep_their_blocks_until_the_last_handle_closes() {
 
 #[test]
 fn each_limit_has_its_cause() {
-    let cases: [(&str, DiskCause, fn(&mut MemoryDiskSettings)); 3] = [
+    type Change = fn(&mut MemoryDiskSettings);
+    let cases: [(&str, DiskCause, Change); 3] = [
         ("quota", DiskCause::Quota, |s| s.quota_bytes = Some(8192)),
         ("size", DiskCause::Limit, |s| s.file_bytes_max = Some(8192)),
         ("capacity", DiskCause::Bytes, |s| s.capacity_bytes = 8192 + 4096 + 4095),
