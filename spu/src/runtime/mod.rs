@@ -5,13 +5,26 @@
 //!
 //! Start at [`Node::open`] and [`NodeHandle`].
 
+mod exchange;
+mod follow;
 mod handle;
 mod job;
+mod lead;
+mod levels;
 mod node;
+mod produce;
+mod read;
+mod reconcile;
+mod refusal;
+mod replica;
+mod space;
+mod work;
+mod worker;
 
+pub use exchange::Following;
 pub use handle::NodeHandle;
 pub use job::{
     ChangeInSync, ChangeVolume, ControlRequest, FetchFrom, FetchJob, Fetched, ListOffsetsJob, ProduceJob,
     ProduceResult,
 };
-pub use node::{Node, NodeError, NodeSettings, OpenReport, VolumeOpened};
+pub use node::{Node, NodeError, NodeSettings, OpenReport, VolumeOpened, VolumeTuning};

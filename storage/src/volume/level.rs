@@ -8,7 +8,7 @@ use plimsoll_proto::disk::WriteClass;
 use super::{Volume, VolumeEvent, VolumeFacts};
 use crate::fs::DiskError;
 use crate::space::level::Command;
-use crate::space::{Demand, LevelCause, LevelView, Observation, OwnUse, RunningReclaim, Verdict, Want, admit, canary};
+use crate::space::{Demand, LevelCause, LevelView, Marks, Observation, OwnUse, RunningReclaim, Verdict, Want, admit, canary};
 
 impl Volume {
     /// Takes what came of sampling the disk's space, which the owner does on a lane of its own; `now` is the
@@ -36,9 +36,14 @@ impl Volume {
     }
 
     /// Judges a batch of `bytes` that has `waited` so far: append it, hold it, or refuse it.
-    pub fn admit(&mut self, class: WriteClass, bytes: u64, waited: Duration, now: Duration) -> Verdict {
+    pub fn admit(&self, class: WriteClass, bytes: u64, waited: Duration, now: Duration) -> Verdict {
         let demand = Demand { class, bytes, waited };
         admit(&self.sensor.view(), &self.ledger, self.running_reclaim, demand, now)
+    }
+
+    /// The marks in force.
+    pub fn marks(&self) -> &Marks {
+        self.sensor.marks()
     }
 
     /// Changes the configured byte limit; it counts from the next sample.

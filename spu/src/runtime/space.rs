@@ -1,0 +1,281 @@
+//! The volume's level as the node lives it: samples, refusals, what is asked of the controller, what is shown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_host::Host;
+use plimsoll_host::log_budget::Key;
+use plimsoll_proto::disk::{DiskCause, DiskLevel, WriteClass};
+use plimsoll_proto::v1::{self, ErrorDetail};
+use plimsoll_storage::fs::{DiskError, SharedDisk};
+use plimsoll_storage::space::{Observation, RefuseReason, Verdict};
+use plimsoll_storage::volume::{ReplicaGuard, ReplicaGuards, VolumeEvent};
+use tokio::sync::watch;
+
+use super::job::{ChangeVolume, ControlRequest};
+use super::refusal;
+use super::replica::Role;
+use super::work::{Gate, VolumeView};
+use super::worker::Worker;
+
+/// A sample that is older than this, with none newer, is unknown, and unknown is never plenty.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How often an unanswered wish for another volume state is repeated.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// How often the replicas' ends are shown.
+const REPORTS: Duration = Duration::from_millis(500);
+
+/// One sample of the space, and when it came.
+#[derive(Clone, Debug)]
+pub(super) struct SampleSeen {
+    pub(super) result: Result<plimsoll_storage::fs::SpaceSample, DiskError>,
+}
+
+/// Asks the disk for its space, for ever, as often as `pause` says. Runs on a lane of its own: a hung mount
+/// never answers.
+pub(super) async fn sample_space(
+    host: Host,
+    disk: SharedDisk,
+    samples: watch::Sender<Option<SampleSeen>>,
+    pause: watch::Receiver<Duration>,
+) {
+    while !samples.is_closed() {
+        let result = disk.space();
+        samples.send_replace(Some(SampleSeen { result }));
+        let wait = *pause.borrow();
+        let mut changed = pause.clone();
+        tokio::select! {
+            () = host.clock.sleep(wait) => {}
+            () = sooner(&mut changed, wait) => {}
+            () = samples.closed() => {}
+        }
+    }
+}
+
+/// Waits until samples are wanted more often than every `wait`.
+async fn sooner(pause: &mut watch::Receiver<Duration>, wait: Duration) {
+    if pause.wait_for(|pause| *pause < wait).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+impl Worker {
+    pub(super) fn on_sample(&mut self) {
+        let Some(seen) = self.inbox.samples.borrow_and_update().clone() else { return };
+        let now = self.now();
+        self.sampled_at = now;
+        let observation = match seen.result {
+            Ok(sample) => Observation::Sample(sample),
+            Err(error) => Observation::Failed(error),
+        };
+        self.observe(observation, now);
+    }
+
+    fn observe(&mut self, observation: Observation, now: Duration) {
+        let events = self.volume.observe(observation, now);
+        self.on_events(events);
+        self.sample_pause.send_if_modified(|pause| {
+            let next = self.volume.next_sample_in();
+            let changed = *pause != next;
+            *pause = next;
+            changed
+        });
+    }
+
+    /// The volume's own upkeep: retention, reclaim, checkpoints, canaries.
+    pub(super) fn tick_volume(&mut self, now: Duration) {
+        if now.saturating_sub(self.sampled_at) > ANSWER_MAX {
+            self.sampled_at = now;
+            self.observe(Observation::NoAnswer, now);
+        }
+        let guards = self.guards();
+        let wall_ms = self.cluster_ms();
+        let events = self.volume.tick(now, wall_ms, &guards);
+        self.on_events(events);
+        if self.inbox.cluster_time.has_changed().unwrap_or(false) {
+            // After the tick, which may have seen the very correction as a jump.
+            self.inbox.cluster_time.mark_unchanged();
+            self.volume.set_time_trusted(true);
+        }
+        if self.missing && now.saturating_sub(self.retried_at) >= REPORTS {
+            self.retried_at = now;
+            self.reconcile();
+        }
+    }
+
+    fn guards(&self) -> ReplicaGuards {
+        let guard = |role: &Role| match role {
+            Role::Leads(leader) => {
+                ReplicaGuard { leads: true, replicated_to: Some(leader.replicated_to()), group_floor: None }
+            }
+            Role::Follows(_) | Role::Idle => ReplicaGuard::default(),
+        };
+        self.replicas.iter().map(|(partition, replica)| (*partition, guard(&replica.role))).collect()
+    }
+
+    fn on_events(&mut self, events: Vec<VolumeEvent>) {
+        for event in events {
+            match event {
+                VolumeEvent::LevelChanged { to, .. } if to < DiskLevel::ReadOnly => {
+                    for replica in self.replicas.values_mut() {
+                        replica.paused_until = Duration::ZERO;
+                    }
+                }
+                VolumeEvent::LevelChanged { .. } => {}
+                VolumeEvent::Reclaimed { partition, from, to, bytes, reason } => {
+                    self.levels.reclaimed(bytes);
+                    tracing::debug!(%partition, %from, %to, bytes, ?reason, "records deleted");
+                }
+                VolumeEvent::CanaryFailed { error } => tracing::debug!(%error, "volume stays read-only"),
+                VolumeEvent::Failed { .. } => self.check_failed(),
+                VolumeEvent::Damaged(range) => {
+                    let text = format!("offsets {} to {} are damaged", range.from, range.to);
+                    self.report(range.partition.to_string(), "damage", &text);
+                }
+            }
+        }
+    }
+
+    /// After an error of the disk: a failed volume answers everybody who waits. What they wrote has its
+    /// offset, so the outcome is unknown.
+    pub(super) fn check_failed(&mut self) {
+        let facts = self.volume.facts();
+        if facts.failure.is_none() || self.failed {
+            return;
+        }
+        self.failed = true;
+        let detail = self.place.failed(&facts);
+        for replica in self.replicas.values_mut() {
+            replica.wake_followers();
+            let waiting = replica.waiting_acks.take_all().into_iter();
+            for token in waiting.chain(std::mem::take(&mut replica.waiting_syncs)) {
+                let mut detail = detail.clone();
+                detail.outcome = v1::Outcome::Unknown.into();
+                drop(token.reply.send(v1::produce_response::Result::Error(detail)));
+            }
+        }
+    }
+
+    /// DISK_FULL or VOLUME_FAILED as admission says it.
+    pub(super) fn refused(&self, reason: RefuseReason, needed_bytes: u64) -> ErrorDetail {
+        let facts = self.volume.facts();
+        match reason {
+            RefuseReason::VolumeFailed { .. } => self.place.failed(&facts),
+            RefuseReason::DiskFull { cause, retry_after, .. } => {
+                self.place.disk_full(&facts, cause, needed_bytes).retry_after(retry_after)
+            }
+        }
+    }
+
+    /// Shows the level and the figures, logs a change once, and asks the controller for the state that goes
+    /// with it.
+    pub(super) fn publish(&mut self, now: Duration) {
+        let facts = self.volume.facts();
+        let refused = self.pulse.refused();
+        if let Some(line) = self.levels.observe(facts.level, refused, now) {
+            let (from, to) = (line.from, line.to);
+            let cause = facts.cause.map(|cause| cause.to_string()).unwrap_or_default();
+            tracing::warn!(
+                volume = %self.place.path, %from, %to, cause,
+                free_bytes = facts.free_bytes, capacity_bytes = facts.capacity_bytes,
+                reclaimed_bytes = line.reclaimed_bytes, refused = line.refused,
+                "disk level changed"
+            );
+        }
+        self.ask_controller(facts.level, facts.cause, now);
+        let gate = self.gate(now);
+        let level = facts.level;
+        let mut shown = refusal::wire_facts(&self.place, &facts, now);
+        let leads = self.replicas.values().filter(|replica| matches!(replica.role, Role::Leads(_))).count();
+        shown.leaders = u32::try_from(leads).unwrap_or(u32::MAX);
+        shown.replicas = u32::try_from(self.replicas.len()).unwrap_or(u32::MAX);
+        let marks = self.volume.marks();
+        shown.reclaim_enter_bytes = marks.bytes(DiskLevel::Reclaim).enter;
+        shown.throttle_enter_bytes = marks.bytes(DiskLevel::Throttle).enter;
+        shown.read_only_enter_bytes = marks.bytes(DiskLevel::ReadOnly).enter;
+        shown.read_only_exit_bytes = marks.bytes(DiskLevel::ReadOnly).exit;
+        let reports_due = self.published_at.is_none_or(|at| now.saturating_sub(at) >= REPORTS);
+        let replicas = if reports_due {
+            self.published_at = Some(now);
+            Arc::new(self.reports())
+        } else {
+            self.view.borrow().replicas.clone()
+        };
+        self.view.send_replace(Arc::new(VolumeView { facts: shown, level, gate, replicas }));
+    }
+
+    fn gate(&self, now: Duration) -> Gate {
+        match self.volume.admit(WriteClass::Produce, 1, Duration::ZERO, now) {
+            Verdict::Accept => Gate::Open,
+            Verdict::Delay { .. } => Gate::Slow,
+            Verdict::Refuse { reason } => Gate::Shut {
+                detail: Box::new(self.refused(reason, 0)),
+                hold_until: self.volume.facts().hold_until,
+            },
+        }
+    }
+
+    fn reports(&self) -> Vec<v1::ReplicaReport> {
+        let report = |partition: &plimsoll_proto::ids::PartitionId| {
+            let log = self.volume.log(partition)?;
+            Some(v1::ReplicaReport {
+                topic_id: partition.topic_id.to_bytes(),
+                partition: partition.index,
+                last_epoch: log.last_epoch.map_or(0, |epoch| epoch.0),
+                log_end: log.log_end.get(),
+                high_watermark: log.high_watermark.get(),
+                cache_lost: self.cache_lost.contains(partition),
+            })
+        };
+        self.volume.partitions().iter().filter_map(report).collect()
+    }
+
+    /// Wishes for the committed state of this volume, repeated while the metadata does not show it.
+    fn ask_controller(&mut self, level: DiskLevel, cause: Option<DiskCause>, now: Duration) {
+        let Some(incarnation) = self.shared.incarnation() else { return };
+        let expected = self.shared.image().volume_state(self.shared.spu, self.place.volume);
+        let wanted = match level {
+            DiskLevel::Failed => v1::VolumeState::Failed,
+            DiskLevel::ReadOnly => v1::VolumeState::WriteOffline,
+            DiskLevel::Normal | DiskLevel::Reclaim | DiskLevel::Throttle => v1::VolumeState::Writable,
+        };
+        // Whether a stalled volume works again is the controller's to see.
+        let idle = expected == wanted
+            || expected == v1::VolumeState::Unspecified
+            || (expected == v1::VolumeState::Stalled && wanted == v1::VolumeState::Writable);
+        if idle {
+            self.asked = None;
+            return;
+        }
+        if self.asked.is_some_and(|(asked, at)| asked == wanted && now.saturating_sub(at) < ASK_AGAIN) {
+            return;
+        }
+        let reason = match (level, cause) {
+            (DiskLevel::Failed, _) => {
+                let failure = self.volume.facts().failure;
+                failure.map_or_else(|| "failed".to_owned(), |failure| failure.to_string())
+            }
+            (DiskLevel::ReadOnly, Some(cause)) => format!("disk full: {cause}"),
+            (DiskLevel::ReadOnly, None) => "disk full".to_owned(),
+            (DiskLevel::Normal | DiskLevel::Reclaim | DiskLevel::Throttle, _) => "space is back".to_owned(),
+        };
+        let wish = ChangeVolume { volume: self.place.volume, incarnation, expected, wanted, reason };
+        if self.control.try_send(ControlRequest::ChangeVolume(wish)).is_ok() {
+            self.asked = Some((wanted, now));
+        }
+    }
+
+    /// Something that repeats: logged within the budget.
+    pub(super) fn report(&self, subject: String, kind: &'static str, text: &str) {
+        let key = Key::new("volume", subject.clone(), kind);
+        if let Some(suppressed) = self.log_budget.report(key, self.now()) {
+            tracing::warn!(volume = %self.place.path, subject, suppressed, "{kind}: {text}");
+        }
+    }
+
+    pub(super) fn report_disk_error(&self, kind: &'static str, error: &DiskError) {
+        if !matches!(error, DiskError::OutOfSpace { .. }) {
+            self.report(self.place.path.clone(), kind, &error.to_string());
+        }
+    }
+}
