@@ -210,7 +210,7 @@ impl Applying<'_> {
             replica.cache_lost = None;
         }
         expect(next != *partition, Mismatch::Unchanged)?;
-        let next = self.settled(id, election::raise_epochs(partition, next));
+        let next = election::raise_epochs(partition, self.settled(id, &next));
         self.store_partition(id, next, &change.reason);
         Ok(Effect::Done)
     }
@@ -251,7 +251,8 @@ impl Applying<'_> {
         expect(partition.leader_spu() != Some(to), Mismatch::Unchanged)?;
         let mut next = partition.clone();
         next.leader = Some((to, incarnation));
-        let next = self.settled(id, election::raise_epochs(partition, next));
+        let next = election::raise_epochs(partition, self.settled(id, &next));
+        expect(next.leader_spu() == Some(to), Mismatch::IneligibleLeader)?;
         self.store_partition(id, next, &change.reason);
         Ok(Effect::Done)
     }
@@ -296,16 +297,16 @@ impl Applying<'_> {
             .filter(|(_, _, partition)| concerned(partition))
             .map(|(id, topic, p)| (id, p, election::settle(self.state, topic.config.min_in_sync, p)))
             .filter(|(_, before, after)| *before != after)
-            .map(|(id, _, after)| (id, after))
+            .map(|(id, before, after)| (id, election::raise_epochs(before, after)))
             .collect();
         for (id, after) in changed {
             self.store_partition(id, after, reason);
         }
     }
 
-    pub(super) fn settled(&self, id: PartitionId, partition: Partition) -> Partition {
+    pub(super) fn settled(&self, id: PartitionId, partition: &Partition) -> Partition {
         let minimum = self.state.topic(id.topic_id).map_or(1, |topic| topic.config.min_in_sync);
-        election::settle(self.state, minimum, &partition)
+        election::settle(self.state, minimum, partition)
     }
 
     /// Stores the partition and tells what became of its leader and set.

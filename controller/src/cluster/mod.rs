@@ -18,6 +18,8 @@ mod registration;
 mod state;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod topic;
 mod volume_change;
 

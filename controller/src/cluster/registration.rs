@@ -104,7 +104,7 @@ impl Applying<'_> {
                 (id, before, election::settle(self.state, topic.config.min_in_sync, &next))
             })
             .filter(|(_, before, after)| *before != after)
-            .map(|(id, before, after)| (id, raised_once(before, after)))
+            .map(|(id, before, after)| (id, election::raise_epochs(before, after)))
             .collect();
         for (id, after) in changed {
             self.store_partition(id, after, "registered");
@@ -127,14 +127,7 @@ fn readmitted(
     if next.leader_spu() == Some(spu) {
         next.leader = Some((spu, incarnation));
     }
-    election::raise_epochs(before, next)
-}
-
-/// Two steps of one entry raise an epoch once.
-fn raised_once(before: &Partition, mut after: Partition) -> Partition {
-    after.leader_epoch = after.leader_epoch.min(LeaderEpoch(before.leader_epoch.0.saturating_add(1)));
-    after.partition_epoch.0 = after.partition_epoch.0.min(before.partition_epoch.0.saturating_add(1));
-    after
+    next
 }
 
 fn declared_volumes(volumes: &[v1::VolumeDeclared]) -> Result<BTreeMap<VolumeId, String>, Mismatch> {

@@ -142,7 +142,8 @@ impl Applying<'_> {
             leader_epoch: LeaderEpoch(0),
             partition_epoch: PartitionEpoch(0),
         };
-        Ok(election::settle(self.state, config.min_in_sync, &partition))
+        let settled = election::settle(self.state, config.min_in_sync, &partition);
+        Ok(election::raise_epochs(&partition, settled))
     }
 
     pub(super) fn delete_topic(&mut self, change: &v1::DeleteTopicEntry) -> Result<Effect, Mismatch> {

@@ -20,14 +20,15 @@ use crate::cluster::{ClusterState, Partition, Replica, SpuState, VolumeState};
 
 pub use slow_return::{LeaderMove, VolumeLevels, next_leader_move};
 
-/// The partition after the rules above. Epochs are raised where something changed.
+/// The partition after the rules above. Epochs are left to [`raise_epochs`], so that the steps of one entry raise
+/// them once.
 pub fn settle(state: &ClusterState, min_in_sync: u32, partition: &Partition) -> Partition {
     let mut next = partition.clone();
     choose_leader(state, &mut next);
     if next.leader_spu().is_some_and(|leader| state.spu_state(leader).is_live()) {
         dismiss_members(state, min_in_sync, &mut next);
     }
-    raise_epochs(partition, next)
+    next
 }
 
 /// Raises the epochs of `after` where it differs from `before`.

@@ -1,0 +1,4 @@
+mod leadership;
+mod properties;
+mod registration;
+mod volumes;
