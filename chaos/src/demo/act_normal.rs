@@ -37,7 +37,8 @@ impl Story {
         let replicated =
             TopicConfig { partitions: PARTITIONS, replicas: NODES, min_in_sync: 2, ..TopicConfig::default() };
         let flights = TopicConfig { on_pressure: OnPressure::Refuse.into(), ..replicated };
-        admin.create_topic("flights", flights).await.context("create topic flights")?;
+        let topic_id = admin.create_topic("flights", flights).await.context("create topic flights")?;
+        self.board.evidence.about(topic_id);
         let scratch = TopicConfig {
             retention_bytes: SCRATCH_KEPT_BYTES,
             segment_bytes: SCRATCH_SEGMENT_BYTES,

@@ -13,6 +13,7 @@ use plimsoll_proto::v1::{self, VolumeFacts};
 
 use super::audit::Audit;
 use super::cluster::{Cluster, NODES};
+use super::evidence::Evidence;
 use super::replay::Replay;
 use crate::filler;
 use crate::flights::Flight;
@@ -25,6 +26,7 @@ pub(super) struct Board {
     pub(super) screen: Screen,
     pub(super) client: Client,
     pub(super) replay: Arc<Replay>,
+    pub(super) evidence: Arc<Evidence>,
     audit: Mutex<Audit>,
     consumer_failed: Mutex<Option<String>>,
     volumes: Vec<PathBuf>,
@@ -43,6 +45,7 @@ impl Board {
         flights: Arc<Vec<Flight>>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            evidence: Evidence::new(Arc::clone(&flights)),
             host,
             screen,
             client,
@@ -131,6 +134,7 @@ impl Board {
             Ok(mut consumer) => loop {
                 match consumer.next().await {
                     Some(Ok(record)) => {
+                        self.evidence.read(&record);
                         self.audit.lock().unwrap_or_else(PoisonError::into_inner).take(&record)
                     }
                     Some(Err(error)) => break error.to_string(),

@@ -15,6 +15,7 @@ mod act_recovery;
 mod audit;
 mod board;
 mod cluster;
+mod evidence;
 mod figures;
 mod read_back;
 mod refusal_probe;
@@ -82,12 +83,10 @@ pub async fn run(options: Options) -> Verdict {
     let host = Host::real();
     let screen = Screen::new(host.clock.clone(), options.colour, options.json);
     let mut figures = Figures::default();
-    let played = host.clock.timeout(RUN_LIMIT, play(&host, &screen, options, &mut figures)).await;
+    let played = play(&host, &screen, options, &mut figures).await;
     screen.end();
-    match played {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => figures.failures.push(format!("{error:#}")),
-        Err(_) => figures.failures.push(format!("the run did not end within {} s", RUN_LIMIT.as_secs())),
+    if let Err(error) = played {
+        figures.failures.push(format!("{error:#}"));
     }
     if figures.disks == "simulated" && options.privilege == Privilege::Root {
         figures.failures.push("the disks are simulated although this is root".to_owned());
@@ -119,7 +118,10 @@ async fn play(host: &Host, screen: &Screen, options: Options, figures: &mut Figu
         act_four: Vec::new(),
     };
     let rate = pace(options.speed);
-    let played = story.acts(&flights, rate).await;
+    let played = match host.clock.timeout(RUN_LIMIT, story.acts(&flights, rate)).await {
+        Ok(played) => played,
+        Err(_) => Err(anyhow::anyhow!("the run did not end within {} s", RUN_LIMIT.as_secs())),
+    };
     story.summarise();
     board.screen.end();
     if let Err(error) = story.cluster.check_alive() {
@@ -152,7 +154,8 @@ impl Story {
         let all = u64::try_from(flights.len()).context("the number of flights")?;
         self.prepare().await.context("before act 1")?;
         self.board.replay.pace(rate, all - KEPT_FOR_THE_END);
-        let _replay = self.board.replay.start(&self.board.client, Arc::clone(flights)).await?;
+        let board = &self.board;
+        let _replay = board.replay.start(&board.client, Arc::clone(flights), &board.evidence).await?;
         let _watching = self.board.watch();
         self.act_normal().await.context("act 1")?;
         self.figures.acts = 1;

@@ -1,14 +1,17 @@
 //! The end: the rest of the flights, then every flight from every replica.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use plimsoll_client::{SpuId, StartAt};
+use plimsoll_client::{Offset, SpuId, StartAt};
+use plimsoll_history::Payload;
 
 use super::Story;
 use super::audit::Audit;
 use super::cluster::NODES;
+use super::volumes::led_by;
 use crate::flights::Flight;
 use crate::plain;
 
@@ -47,6 +50,9 @@ impl Story {
             audits.push((format!("the replica of spu {id}"), Verdict::of(&audit, &acked)));
         }
         self.judge_readers(&audits);
+        let violations = board.evidence.violations();
+        self.say(&format!("the history checker: {} broken promises", violations.len()));
+        self.figures.failures.extend(violations.into_iter().take(5).map(|what| format!("history: {what}")));
         Ok(())
     }
 
@@ -78,12 +84,34 @@ impl Story {
             let consumer = self.board.client.consumer("flights").replica(SpuId(spu));
             let mut consumer = consumer.start(StartAt::Earliest).until_end().build().await?;
             let mut audit = Audit::new(Arc::clone(flights));
+            let mut held: BTreeMap<u32, Vec<(Offset, Payload)>> = BTreeMap::new();
             while let Some(record) = consumer.next().await {
-                audit.take(&record?);
+                let record = record?;
+                audit.take(&record);
+                held.entry(record.partition)
+                    .or_default()
+                    .push((record.offset, self.board.evidence.payload(&record)));
             }
+            self.hold(spu, &audit, held)?;
             anyhow::Ok(audit)
         };
         self.host.clock.timeout(READ_LIMIT, reading).await.context("not read to its end in time")?
+    }
+
+    /// Hands what a replica holds to the history checker.
+    fn hold(
+        &self,
+        spu: u32,
+        audit: &Audit,
+        held: BTreeMap<u32, Vec<(Offset, Payload)>>,
+    ) -> anyhow::Result<()> {
+        let image = self.board.client.metadata();
+        for (partition, records) in held {
+            let leader = led_by(&image, "flights", spu).contains(&partition);
+            let end = Offset::new(audit.next_offset(partition)).context("an offset")?;
+            self.board.evidence.held(spu, partition, leader, end, records);
+        }
+        Ok(())
     }
 
     fn judge_readers(&mut self, readers: &[(String, Verdict)]) {

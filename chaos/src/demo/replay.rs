@@ -12,6 +12,7 @@ use plimsoll_host::{Host, Task};
 use plimsoll_proto::v1::Reason;
 use tokio::sync::{broadcast, mpsc};
 
+use super::evidence::Evidence;
 use crate::flights::Flight;
 
 /// One acknowledged batch.
@@ -102,6 +103,7 @@ impl Replay {
         self: &Arc<Self>,
         client: &Client,
         flights: Arc<Vec<Flight>>,
+        evidence: &Arc<Evidence>,
     ) -> anyhow::Result<Vec<Task>> {
         let producer = client
             .producer("flights")
@@ -116,8 +118,8 @@ impl Replay {
         let tasks = &self.host.tasks;
         Ok(vec![
             tasks.spawn("replay-events", Arc::clone(self).follow(events)),
-            tasks.spawn("replay-deliveries", Arc::clone(self).collect(answered)),
-            tasks.spawn("replay", Arc::clone(self).send(producer, flights, deliveries)),
+            tasks.spawn("replay-deliveries", Arc::clone(self).collect(answered, Arc::clone(evidence))),
+            tasks.spawn("replay", Arc::clone(self).send(producer, flights, deliveries, Arc::clone(evidence))),
         ])
     }
 
@@ -126,6 +128,7 @@ impl Replay {
         producer: Producer,
         flights: Arc<Vec<Flight>>,
         deliveries: mpsc::Sender<(usize, Delivery)>,
+        evidence: Arc<Evidence>,
     ) {
         const TICK: Duration = Duration::from_millis(10);
         const TRICKLE_PER_S: f64 = 300.0;
@@ -150,6 +153,7 @@ impl Replay {
                 match producer.send(record).await {
                     Ok(delivery) => {
                         self.sent.fetch_add(1, Ordering::Relaxed);
+                        evidence.sent(delivery.partition(), number);
                         if deliveries.send((number, delivery)).await.is_err() {
                             return;
                         }
@@ -163,10 +167,17 @@ impl Replay {
         producer.close().await;
     }
 
-    async fn collect(self: Arc<Self>, mut answered: mpsc::Receiver<(usize, Delivery)>) {
+    async fn collect(
+        self: Arc<Self>,
+        mut answered: mpsc::Receiver<(usize, Delivery)>,
+        evidence: Arc<Evidence>,
+    ) {
         while let Some((number, delivery)) = answered.recv().await {
             match delivery.await {
-                Ok(_) => {
+                Ok(delivered) => {
+                    if let Some(offset) = delivered.offset {
+                        evidence.acked(delivered.partition, number, offset);
+                    }
                     self.acked.lock().unwrap_or_else(PoisonError::into_inner)[number] = true;
                     self.acked_count.fetch_add(1, Ordering::Relaxed);
                 }
