@@ -5,6 +5,7 @@ mod connection;
 mod core;
 mod delivery;
 mod event;
+mod held;
 mod partitioner;
 mod settings;
 mod window;

@@ -12,135 +12,27 @@
 //! cut short, then sending goes on from the refused batch. With idempotence a batch gets its sequence when it
 //! is first sent and keeps it, so that one that may have been written can be sent again safely.
 
+mod give_up;
+mod parts;
+mod pause;
+mod send;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use plimsoll_host::Random;
 use plimsoll_host::retry::Backoff;
-use plimsoll_proto::batch::{ProducerSequence, Sequence};
-use plimsoll_proto::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, SpuId};
+use plimsoll_proto::batch::Sequence;
+use plimsoll_proto::ids::{ProducerEpoch, ProducerId, SpuId};
 use plimsoll_proto::v1::Reason;
 
+use self::parts::{Cause, Entry, EntryState, Identity, Phase};
+use self::pause::{BACKOFF_FIRST, BACKOFF_MAX};
 use super::event::ProducerEvent;
 use crate::error::ProduceErrorKind;
 use crate::refusal::{Outcome, Refusal};
 
-/// Spread of the producers that news of a disk wake all at once.
-const DISK_NEWS_JITTER: Duration = Duration::from_millis(500);
-/// Spread of those that news of a leader wake.
-const LEADER_NEWS_JITTER: Duration = Duration::from_millis(50);
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
-
-/// A batch by its place in what the partition was given.
-pub(crate) type BatchNo = u64;
-
-#[derive(Clone, Debug)]
-pub(crate) struct WindowSettings {
-    pub(crate) partition: u32,
-    pub(crate) topic: String,
-    pub(crate) in_flight_max: usize,
-    pub(crate) idempotent: bool,
-    /// Fail batches that a full disk refuses instead of waiting.
-    pub(crate) fail_when_full: bool,
-    /// A request without an answer for so long means that the connection is dead.
-    pub(crate) answer_max: Duration,
-    /// The delivery deadline, for messages.
-    pub(crate) deadline: Duration,
-}
-
-/// Who leads the partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    pub(crate) spu: SpuId,
-    pub(crate) address: String,
-    pub(crate) leader_epoch: LeaderEpoch,
-    /// Whether the metadata say that its volume takes writes.
-    pub(crate) writable: bool,
-}
-
-/// What the metadata say of the partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Route {
-    NoLeader,
-    Leader(Target),
-    /// The topic was deleted.
-    Gone,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum Command {
-    /// Ask for a producer id; answer with [`Window::identity`].
-    NewIdentity,
-    /// Send the batch on this connection; a number not seen before means a new connection to `target`, and
-    /// that the one before is to be dropped.
-    Send { batch: BatchNo, request: u64, connection: u64, target: Target, stamp: Option<ProducerSequence> },
-    /// The batch is through.
-    Acked { batch: BatchNo, base_offset: Option<Offset>, duplicate: bool },
-    /// The batch failed for good.
-    Failed { batch: BatchNo, kind: ProduceErrorKind },
-    /// Tell who listens.
-    Tell(ProducerEvent),
-}
-
-/// An acknowledgement.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ack {
-    pub(crate) spu: SpuId,
-    pub(crate) leader_epoch: LeaderEpoch,
-    pub(crate) base_offset: Option<Offset>,
-    pub(crate) duplicate: bool,
-}
-
-#[derive(Debug)]
-struct Entry {
-    batch: BatchNo,
-    records: u32,
-    deadline: Duration,
-    sequence: Option<Sequence>,
-    /// An earlier attempt ended without an answer that says otherwise.
-    maybe_written: bool,
-    sent_before: bool,
-    state: EntryState,
-    last: Option<Refusal>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum EntryState {
-    Ready,
-    Sent { request: u64, at: Duration },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
-    Disk,
-    Leader,
-}
-
-#[derive(Debug)]
-enum Phase {
-    Sending,
-    /// Nothing is sent until everything under way is answered.
-    Draining {
-        until: Duration,
-        cause: Cause,
-    },
-    /// Nothing is under way.
-    Waiting {
-        until: Duration,
-        cause: Cause,
-    },
-    /// Nothing can be sent any more.
-    Stopped(ProduceErrorKind),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Identity {
-    NotNeeded,
-    Absent,
-    Asked,
-    Known { id: ProducerId, epoch: ProducerEpoch },
-}
+pub(crate) use self::parts::{Ack, BatchNo, Command, Route, Target, WindowSettings};
 
 #[derive(Debug)]
 pub(crate) struct Window {
@@ -456,246 +348,6 @@ impl Window {
         self.pump(now, out);
     }
 
-    /// Sends what may be sent.
-    fn pump(&mut self, now: Duration, out: &mut Vec<Command>) {
-        if let Phase::Stopped(kind) = &self.phase {
-            let kind = kind.clone();
-            return self.stop(kind, out);
-        }
-        if let Phase::Draining { until, cause } = self.phase
-            && self.in_flight() == 0
-        {
-            self.drained(out);
-            self.phase = Phase::Waiting { until, cause };
-        }
-        if matches!(self.phase, Phase::Waiting { until, .. } if until <= now) {
-            self.phase = Phase::Sending;
-        }
-        if !matches!(self.phase, Phase::Sending) || self.queue.is_empty() {
-            return;
-        }
-        if self.identity == Identity::Absent {
-            self.identity = Identity::Asked;
-            out.push(Command::NewIdentity);
-        }
-        if self.identity == Identity::Asked {
-            return;
-        }
-        let Route::Leader(target) = self.route.clone() else { return };
-        let mut room = self.in_flight_limit().saturating_sub(self.in_flight());
-        for at in 0..self.queue.len() {
-            if room == 0 {
-                break;
-            }
-            if self.queue[at].state == EntryState::Ready {
-                self.send(at, &target, now, out);
-                room -= 1;
-            }
-        }
-    }
-
-    fn send(&mut self, at: usize, target: &Target, now: Duration, out: &mut Vec<Command>) {
-        let here = (target.spu, target.address.clone());
-        if self.connected_to.as_ref() != Some(&here) {
-            self.connection += 1;
-            self.connected_to = Some(here);
-        }
-        let from = self.sent_to.replace(target.spu);
-        if let Some(from) = from.filter(|from| *from != target.spu)
-            && self.queue[at].sent_before
-        {
-            out.push(Command::Tell(ProducerEvent::Rerouted {
-                partition: self.settings.partition,
-                from,
-                to: target.spu,
-                leader_epoch: target.leader_epoch,
-            }));
-        }
-        let request = self.next_request;
-        self.next_request += 1;
-        let entry = &mut self.queue[at];
-        entry.state = EntryState::Sent { request, at: now };
-        entry.sent_before = true;
-        let stamp = match self.identity {
-            Identity::Known { id, epoch } => {
-                let base = *entry.sequence.get_or_insert_with(|| {
-                    let base = self.next_sequence;
-                    self.next_sequence = base.advance(entry.records);
-                    base
-                });
-                Some(ProducerSequence { id, epoch, base })
-            }
-            Identity::NotNeeded | Identity::Absent | Identity::Asked => None,
-        };
-        let (batch, connection, target) = (entry.batch, self.connection, target.clone());
-        out.push(Command::Send { batch, request, connection, target, stamp });
-    }
-
-    /// Everything under way is answered: the moment to take another producer id if one is needed.
-    fn drained(&mut self, out: &mut Vec<Command>) {
-        if !std::mem::take(&mut self.renew) {
-            return;
-        }
-        self.disorder = 0;
-        self.identity = Identity::Absent;
-        self.next_sequence = Sequence::ZERO;
-        // Under another id what may have been written would be written twice.
-        let (doubtful, rest) =
-            std::mem::take(&mut self.queue).into_iter().partition(|e: &Entry| e.maybe_written);
-        self.queue = rest;
-        for entry in &mut self.queue {
-            entry.sequence = None;
-        }
-        let doubtful: VecDeque<Entry> = doubtful;
-        for entry in doubtful {
-            let kind = ProduceErrorKind::DeadlineExceeded {
-                waited: self.settings.deadline,
-                outcome: Outcome::Unknown,
-                last: entry.last.or_else(|| self.last_refusal.clone()),
-            };
-            self.give_up(entry.batch, entry.records, kind, out);
-        }
-    }
-
-    /// Gives one batch up and mends the sequences behind it.
-    fn fail(&mut self, at: usize, kind: ProduceErrorKind, now: Duration, out: &mut Vec<Command>) {
-        let Some(entry) = self.queue.remove(at) else { return };
-        if let Some(sequence) = entry.sequence {
-            if entry.maybe_written || entry.state != EntryState::Ready {
-                self.renew = true;
-            } else {
-                // It was never written, so nothing behind it was: the leader takes sequences without a gap.
-                self.next_sequence = sequence;
-                for behind in self.queue.iter_mut().skip(at) {
-                    behind.sequence = None;
-                    behind.maybe_written = false;
-                }
-            }
-            self.pause(Duration::ZERO, Cause::Leader, now);
-        }
-        self.give_up(entry.batch, entry.records, kind, out);
-    }
-
-    fn give_up(&self, batch: BatchNo, records: u32, kind: ProduceErrorKind, out: &mut Vec<Command>) {
-        out.push(Command::Tell(ProducerEvent::Failed {
-            partition: self.settings.partition,
-            records,
-            why: kind.to_string(),
-        }));
-        out.push(Command::Failed { batch, kind });
-    }
-
-    /// Fails everything, now and later.
-    fn stop(&mut self, kind: ProduceErrorKind, out: &mut Vec<Command>) {
-        for entry in std::mem::take(&mut self.queue) {
-            let doubtful = entry.maybe_written || entry.state != EntryState::Ready;
-            let kind = if doubtful {
-                ProduceErrorKind::DeadlineExceeded {
-                    waited: self.settings.deadline,
-                    outcome: Outcome::Unknown,
-                    last: entry.last.or_else(|| self.last_refusal.clone()),
-                }
-            } else {
-                kind.clone()
-            };
-            self.give_up(entry.batch, entry.records, kind, out);
-        }
-        self.phase = Phase::Stopped(kind);
-    }
-
-    /// Goes on at the leader that a refusal names, if that is news. Whether it was.
-    fn follow_hint(&mut self, refusal: &Refusal, now: Duration, out: &mut Vec<Command>) -> bool {
-        let Some((spu, address)) = refusal.leader() else { return false };
-        let epoch = LeaderEpoch(refusal.detail().leader.as_ref().map_or(0, |hint| hint.leader_epoch));
-        let newer = match &self.route {
-            Route::Leader(known) => epoch > known.leader_epoch,
-            Route::NoLeader => true,
-            Route::Gone => false,
-        };
-        if !newer || address.is_empty() {
-            return false;
-        }
-        let target = Target { spu, address: address.to_owned(), leader_epoch: epoch, writable: true };
-        self.pause(Duration::ZERO, Cause::Leader, now);
-        self.route(Route::Leader(target), now, out);
-        true
-    }
-
-    /// What was sent to a former leader is sent again to the new one; with idempotence at once, without it
-    /// only after its answers.
-    fn leave_old_leader(&mut self, now: Duration) {
-        let Route::Leader(target) = &self.route else { return };
-        let moved = self
-            .connected_to
-            .as_ref()
-            .is_some_and(|(spu, address)| (*spu, address) != (target.spu, &target.address));
-        if !moved || self.in_flight() == 0 {
-            return;
-        }
-        if self.settings.idempotent {
-            self.forget_answers();
-            self.connection += 1;
-        }
-        self.pause(Duration::ZERO, Cause::Leader, now);
-    }
-
-    fn forget_answers(&mut self) {
-        for entry in self.queue.iter_mut().filter(|entry| entry.state != EntryState::Ready) {
-            entry.state = EntryState::Ready;
-            entry.maybe_written = true;
-        }
-    }
-
-    fn backoff_pause(&mut self) -> Duration {
-        self.backoff.next_pause()
-    }
-
-    /// Stops sending until everything under way is answered and `pause` has passed. A pause never shortens
-    /// one that is on.
-    fn pause(&mut self, pause: Duration, cause: Cause, now: Duration) {
-        let until = now.saturating_add(pause);
-        self.phase = match self.phase {
-            Phase::Draining { until: other, cause: c } | Phase::Waiting { until: other, cause: c }
-                if other >= until =>
-            {
-                Phase::Draining { until: other, cause: c }
-            }
-            Phase::Stopped(_) => return,
-            _ => Phase::Draining { until, cause },
-        };
-    }
-
-    /// News cut the pause short, with a spread so that not all producers come at once.
-    fn wake(&mut self, news: Cause, now: Duration) {
-        let spread = |cause: Cause| match (news, cause) {
-            (_, Cause::Disk) | (Cause::Disk, _) => DISK_NEWS_JITTER,
-            (Cause::Leader, Cause::Leader) => LEADER_NEWS_JITTER,
-        };
-        if let Phase::Draining { until, cause } | Phase::Waiting { until, cause } = &mut self.phase {
-            *until = (*until).min(now.saturating_add(self.random.jitter(spread(*cause))));
-        }
-        if news == Cause::Leader {
-            self.probing = false;
-            self.backoff.reset();
-        }
-    }
-
-    fn tell_leader(&self, route: &Route, out: &mut Vec<Command>) {
-        let leader = |route: &Route| match route {
-            Route::Leader(target) => Some((target.spu, target.leader_epoch)),
-            Route::NoLeader | Route::Gone => None,
-        };
-        let (from, to) = (leader(&self.route), leader(route));
-        if from != to {
-            out.push(Command::Tell(ProducerEvent::LeaderChanged {
-                partition: self.settings.partition,
-                from: from.map(|(spu, _)| spu),
-                to: to.map(|(spu, _)| spu),
-                leader_epoch: to.or(from).map_or(LeaderEpoch(0), |(_, epoch)| epoch),
-            }));
-        }
-    }
-
     fn position(&self, request: u64) -> Option<usize> {
         self.queue.iter().position(|e| matches!(e.state, EntryState::Sent { request: r, .. } if r == request))
     }
@@ -720,5 +372,4 @@ impl Window {
 }
 
 #[cfg(test)]
-#[path = "window_tests.rs"]
 mod tests;

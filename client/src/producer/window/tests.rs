@@ -3,7 +3,9 @@
 use plimsoll_proto::status::reason_name;
 use plimsoll_proto::v1::{DiskDetail, ErrorDetail, LeaderHint};
 
+use super::pause::{DISK_NEWS_JITTER, LEADER_NEWS_JITTER};
 use super::*;
+use plimsoll_proto::ids::LeaderEpoch;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -77,7 +79,9 @@ impl Driver {
 
     fn enqueue(&mut self, batches: usize) {
         for _ in 0..batches {
-            self.with(|window, now, out| { window.enqueue(10, now + DEADLINE, now, out); });
+            self.with(|window, now, out| {
+                window.enqueue(10, now + DEADLINE, now, out);
+            });
         }
     }
 
