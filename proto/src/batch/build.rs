@@ -108,7 +108,11 @@ impl BatchBuilder {
             + sized_len(record.key)
             + sized_len(record.value)
             + varint::len(header_count)
-            + record.headers.iter().map(|(k, v)| sized_len(Some(k.as_bytes())) + sized_len(*v)).sum::<usize>();
+            + record
+                .headers
+                .iter()
+                .map(|(k, v)| sized_len(Some(k.as_bytes())) + sized_len(*v))
+                .sum::<usize>();
         varint::put(&mut self.out, signed(length));
         self.out.put_u8(0);
         varint::put(&mut self.out, timestamp_delta);

@@ -79,9 +79,7 @@ pub(super) fn compress(codec: Compression, plain: &[u8]) -> Result<Vec<u8>, Batc
         Compression::Snappy => return snappy_compress(plain).ok_or(failed),
         Compression::Lz4 => {
             let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
-            encoder
-                .write_all(plain)
-                .and_then(|()| encoder.finish().map_err(std::io::Error::other))
+            encoder.write_all(plain).and_then(|()| encoder.finish().map_err(std::io::Error::other))
         }
         Compression::Zstd => zstd::bulk::compress(plain, ZSTD_LEVEL),
     };
@@ -153,7 +151,12 @@ fn snappy_decompress(packed: &[u8], bytes_max: usize, failed: BatchError) -> Res
     Ok(plain)
 }
 
-fn snappy_block(block: &[u8], plain: &mut Vec<u8>, bytes_max: usize, failed: BatchError) -> Result<(), BatchError> {
+fn snappy_block(
+    block: &[u8],
+    plain: &mut Vec<u8>,
+    bytes_max: usize,
+    failed: BatchError,
+) -> Result<(), BatchError> {
     let length = snap::raw::decompress_len(block).map_err(|_| failed)?;
     let total = plain.len().saturating_add(length);
     if total > bytes_max {

@@ -104,9 +104,8 @@ impl BatchHeader {
     /// # Errors
     /// [`BatchError::Truncated`] below 61 bytes; `Length`, `Magic` or `Header` for an impossible field.
     pub fn parse(bytes: &[u8]) -> Result<Self, BatchError> {
-        let fields: &[u8; HEADER_BYTES] = bytes
-            .first_chunk()
-            .ok_or(BatchError::Truncated { have: bytes.len(), need: HEADER_BYTES })?;
+        let fields: &[u8; HEADER_BYTES] =
+            bytes.first_chunk().ok_or(BatchError::Truncated { have: bytes.len(), need: HEADER_BYTES })?;
         let magic = i8::from_be_bytes(at(fields, MAGIC_AT));
         if magic != MAGIC {
             return Err(BatchError::Magic { magic });
@@ -162,12 +161,13 @@ impl BatchHeader {
         let delta = i32::try_from(self.last_offset_delta).map_err(too_large)?;
         let count = i32::try_from(self.record_count).map_err(too_large)?;
         let leader_epoch = self.leader_epoch.and_then(|e| i32::try_from(e.0).ok()).unwrap_or(-1);
-        let (id, epoch, base) =
-            self.producer.map_or((-1, -1, -1), |p| (p.id.0, p.epoch.0, p.base.to_i32()));
+        let (id, epoch, base) = self.producer.map_or((-1, -1, -1), |p| (p.id.0, p.epoch.0, p.base.to_i32()));
         let mut attributes = self.compression.bits();
-        for (set, bit) in
-            [(self.log_append_time, LOG_APPEND_TIME), (self.transactional, TRANSACTIONAL), (self.control, CONTROL)]
-        {
+        for (set, bit) in [
+            (self.log_append_time, LOG_APPEND_TIME),
+            (self.transactional, TRANSACTIONAL),
+            (self.control, CONTROL),
+        ] {
             attributes |= if set { bit } else { 0 };
         }
         put(out, 0, self.base_offset.to_i64().to_be_bytes());
@@ -215,7 +215,7 @@ fn producer(id: i64, epoch: i16, base: i32) -> Result<Option<ProducerSequence>, 
     if epoch < 0 {
         return Err(BatchError::Header { field: "producer_epoch", why: "is negative" });
     }
-    let base = Sequence::from_i32(base)
-        .ok_or(BatchError::Header { field: "base_sequence", why: "is negative" })?;
+    let base =
+        Sequence::from_i32(base).ok_or(BatchError::Header { field: "base_sequence", why: "is negative" })?;
     Ok(Some(ProducerSequence { id: ProducerId(id), epoch: ProducerEpoch(epoch), base }))
 }

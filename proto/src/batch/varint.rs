@@ -58,7 +58,13 @@ mod tests {
 
     #[test]
     fn refuses_what_is_cut_off_or_too_long() {
-        for bad in [&[][..], &[0x80], &[0xff; 9], &[0xff; 11], &[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2]] {
+        for bad in [
+            &[][..],
+            &[0x80],
+            &[0xff; 9],
+            &[0xff; 11],
+            &[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2],
+        ] {
             assert_eq!(take(&mut { bad }), None, "{bad:?}");
         }
     }

@@ -1,9 +1,7 @@
 //! What a batch must be before it is appended, and the stamp that the leader puts on it.
 
 use super::error::BatchError;
-use super::header::{
-    ATTRIBUTES_AT, BatchHeader, HEADER_BYTES, LEADER_EPOCH_AT, put,
-};
+use super::header::{ATTRIBUTES_AT, BatchHeader, HEADER_BYTES, LEADER_EPOCH_AT, put};
 use super::record;
 use crate::ids::{LeaderEpoch, Offset};
 

@@ -79,8 +79,6 @@ pub(super) struct Promises {
     pub(super) acked: BTreeMap<PartitionId, BTreeMap<u64, Vec<u8>>>,
     /// Values that were refused and must never be seen.
     pub(super) refused: BTreeSet<Vec<u8>>,
-    /// Log start at least.
-    pub(super) log_start: BTreeMap<PartitionId, u64>,
     next: u64,
 }
 
@@ -123,6 +121,13 @@ impl Promises {
         }
     }
 
+    /// What lay from `to` on promises nothing any more.
+    pub(super) fn forget(&mut self, partition: &PartitionId, to: u64) {
+        if let Some(acked) = self.acked.get_mut(partition) {
+            acked.split_off(&to);
+        }
+    }
+
     /// Everything acknowledged at or behind the log start is there, nothing refused is, and the offsets hold
     /// together.
     pub(super) fn check(&self, volume: &mut Volume, what: &str) {
@@ -130,8 +135,6 @@ impl Promises {
             let view = volume.log(&partition).unwrap();
             assert!(view.log_start <= view.high_watermark && view.high_watermark <= view.log_end, "{what}");
             assert!(view.durable_end <= view.log_end, "{what}");
-            let floor = self.log_start.get(&partition).copied().unwrap_or(0);
-            assert!(view.log_start.get() <= floor.max(view.log_start.get()), "{what}");
             let found: BTreeMap<u64, Bytes> = read_all(volume, &partition, None).into_iter().collect();
             let start = view.log_start.get();
             for (at, value) in &found {
