@@ -257,3 +257,39 @@ fn a_vanished_mount_is_told_from_an_empty_directory() {
     assert!(done.success());
     assert!(matches!(disk.space(), Err(DiskError::VolumeFailed { cause: FailureCause::Vanished, .. })));
 }
+
+/// An ext4 image on a small tmpfs, with blocks reserved for another user and few inodes.
+#[test]
+fn real_ext4_conforms_also_when_full_and_never_counts_what_root_keeps() {
+    let Some(holder) = Mounted::tmpfs("ext4-holder", "size=48m") else { return };
+    let image = holder.dir.0.join("image");
+    let image_path = image.to_str().unwrap();
+    let run = |command: &str, arguments: &[&str]| {
+        Command::new(command).args(arguments).output().is_ok_and(|done| done.status.success())
+    };
+    let made = run("truncate", &["-s", "32M", image_path])
+        && run("mkfs.ext4", &["-qF", "-m", "10", "-N", "64", image_path]);
+    let dir = TempDir::new("ext4");
+    let mount = Mounted { dir };
+    let target = mount.dir.0.to_str().unwrap();
+    if !made || !run("mount", &["-o", "loop,resuid=1234", image_path, target]) {
+        println!("SKIPPED ext4: mkfs.ext4 or a loop mount is missing");
+        return;
+    }
+    let disk = RealDisk::open(&mount.dir.0).unwrap();
+    conforms(&disk);
+    assert!(disk.reserves());
+    let space = disk.space().unwrap();
+    assert!(
+        space.available_bytes + space.total_bytes / 20 < space.total_bytes,
+        "the reserve is not available"
+    );
+    let foreign = RealDisk::open(&mount.dir.0).unwrap();
+    let fill = || {
+        let file = foreign.open("filler", OpenMode::CreateNew).unwrap();
+        while file.write_at(&[1; 4096], file.len().unwrap()).is_ok() {}
+        file.sync_data().unwrap();
+    };
+    full_disk_conforms(&disk, &fill, &|| foreign.remove_file("filler").unwrap());
+    out_of_inodes_conforms(&disk);
+}

@@ -165,7 +165,9 @@ impl PhysicalReserve {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::faulty::{Fault, FaultKind, FaultyDisk, Then};
     use crate::fs::memory::{MemoryDisk, MemoryDiskSettings, PowerLoss};
+    use std::sync::Arc;
 
     const MIB: u64 = 1 << 20;
 
@@ -201,5 +203,51 @@ mod tests {
         assert!(reserve.replenish(&disk).unwrap());
         reserve.store(WriteClass::ControlPlane, b"x").unwrap();
         assert_eq!(reserve.load(WriteClass::ControlPlane).unwrap().as_deref(), Some(&b"x"[..]));
+    }
+    /// Stores a second record; opening and storing may be cut off anywhere.
+    fn scenario(disk: &dyn Disk) -> Result<(), SlotError> {
+        let (mut reserve, _) = PhysicalReserve::open(disk, 2 * MIB)?;
+        reserve.store(WriteClass::ControlPlane, b"second")?;
+        reserve.replenish(disk)?;
+        Ok(())
+    }
+
+    #[test]
+    fn no_failing_call_loses_a_record_or_keeps_the_reserve_from_completing() {
+        let mut struck = 0;
+        for fresh in [true, false] {
+            let prepared = || {
+                let memory = MemoryDisk::new(MemoryDiskSettings::plain(8 * MIB));
+                if !fresh {
+                    let (mut reserve, _) = PhysicalReserve::open(&memory, 2 * MIB).unwrap();
+                    reserve.store(WriteClass::ControlPlane, b"first").unwrap();
+                }
+                let (disk, faults) = FaultyDisk::new(Arc::new(memory.clone()));
+                (memory, disk, faults)
+            };
+            let (_, disk, faults) = prepared();
+            scenario(&disk).unwrap();
+            let calls = faults.calls();
+            for (kind, call, then) in FaultKind::ALL.into_iter().flat_map(|kind| {
+                (1..=calls).flat_map(move |call| [(kind, call, Then::Works), (kind, call, Then::StaysSo)])
+            }) {
+                let (memory, disk, faults) = prepared();
+                faults.arm(Fault { kind, call, then });
+                let stored = scenario(&disk);
+                struck += faults.fired().len().min(1);
+                faults.disarm();
+                drop(disk);
+                memory.power_loss(PowerLoss::LosesAllUnsynced);
+                let (mut reserve, mut records) = PhysicalReserve::open(&memory, 2 * MIB).unwrap();
+                let found = records.remove(&WriteClass::ControlPlane);
+                let before = if fresh { None } else { Some(b"first".to_vec()) };
+                let after = Some(b"second".to_vec());
+                let allowed = found == after || (found == before && stored.is_err());
+                assert!(allowed, "{kind:?} {call} {then:?}: {found:?}, {stored:?}");
+                assert!(reserve.replenish(&memory).unwrap(), "{kind:?} {call} {then:?}");
+            }
+        }
+        println!("{struck} faults struck");
+        assert!(struck > 200);
     }
 }
