@@ -15,6 +15,11 @@ use crate::fs::{DiskError, SpaceSample};
 /// A sample that takes longer is unknown, and unknown is never plenty.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 
+/// What a fast writer puts into a page cache, in bytes a millisecond (2 GiB/s).
+const FAST_BYTES_PER_MS: u64 = (2 << 30) / 1000;
+/// Short of ReadOnly nothing is sampled more often, however small the volume.
+const SAMPLE_OFTEN: Duration = Duration::from_millis(100);
+
 /// How a volume is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct SensorSettings {
@@ -86,21 +91,17 @@ impl Sensor {
         Ok(Self { settings, marks, trend, plausibility, level, last_sample: sample, marks_refused: 0 })
     }
 
-    /// How long to wait for the next sample: the worse the level, the shorter.
+    /// How long to wait for the next sample: the worse the level, the shorter, and never longer than a fast
+    /// writer needs for half of what is left above the mark of ReadOnly.
     pub fn next_sample_in(&self) -> Duration {
-        Duration::from_millis(match self.level.level() {
-            DiskLevel::Normal if self.trend_is_steep() => 250,
+        let by_level = Duration::from_millis(match self.level.level() {
             DiskLevel::Normal | DiskLevel::Failed => 1000,
             DiskLevel::Reclaim => 250,
             DiskLevel::Throttle => 100,
             DiskLevel::ReadOnly => 50,
-        })
-    }
-
-    /// Whether the volume would be full within a minute.
-    fn trend_is_steep(&self) -> bool {
-        let free = self.view().facts.free_bytes;
-        self.trend.time_to_full(free).is_some_and(|left| left < Duration::from_secs(60))
+        });
+        let left = self.view().facts.free_bytes.saturating_sub(self.marks.bytes(DiskLevel::ReadOnly).enter);
+        by_level.min(Duration::from_millis(left / FAST_BYTES_PER_MS / 2).max(SAMPLE_OFTEN))
     }
 
     /// Takes what came of a sample; `own` is from the same moment.

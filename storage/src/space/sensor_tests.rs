@@ -37,9 +37,16 @@ fn free_counts_own_preallocation_and_respects_the_limit() {
 
 #[test]
 fn sampling_is_faster_as_the_level_worsens() {
-    for (available, ms) in [(50, 1000), (14, 250), (9, 100), (4, 50)] {
-        assert_eq!(sensor(available * MB).next_sample_in(), at(ms), "{available}");
+    let of = |total_mb: u64, available_mb: u64| {
+        let sample = SpaceSample { total_bytes: total_mb * MB, ..sample(available_mb * MB) };
+        Sensor::open(SensorSettings::default(), sample, own(), at(0)).unwrap().next_sample_in()
+    };
+    for (available, ms) in [(50_000, 1000), (14_000, 250), (9_000, 100), (4_000, 50)] {
+        assert_eq!(of(100_000, available), at(ms), "{available}");
     }
+    assert_eq!(of(100, 50), at(100), "a fast writer fills a small volume within a second");
+    assert_eq!(of(100, 4), at(50));
+    assert_eq!(of(4_000, 2_200), at(465));
 }
 
 #[test]
