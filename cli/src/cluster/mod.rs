@@ -1,0 +1,30 @@
+//! `plimsoll cluster`.
+
+mod files;
+mod local;
+mod start;
+mod status;
+mod stop;
+
+use clap::Subcommand;
+use plimsoll_host::Host;
+
+use crate::exit::Outcome;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Starts a cluster of processes on this machine, in the background
+    Start(start::StartArgs),
+    /// Stops it, leaders handed over and data synced
+    Stop(stop::StopArgs),
+    /// Shows controllers, storage nodes and partitions
+    Status(status::StatusArgs),
+}
+
+pub(crate) async fn run(command: ClusterCommand, host: &Host) -> Outcome {
+    match command {
+        ClusterCommand::Start(args) => start::run(args, host).await,
+        ClusterCommand::Stop(args) => stop::run(args, host).await,
+        ClusterCommand::Status(args) => status::run(args, host).await,
+    }
+}

@@ -1,0 +1,305 @@
+//! `plimsoll topic`.
+
+use clap::{Args, Subcommand, ValueEnum};
+use plimsoll_client::{FlushPolicy, OnPressure, TopicConfig, TopicInfo};
+use plimsoll_host::Host;
+use plimsoll_host::config::{ByteSize, Span};
+use serde::Serialize;
+
+use crate::connect::ConnectArgs;
+use crate::exit::{Code, Failure, Outcome};
+use crate::output::{OutputArgs, print, table};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopicCommand {
+    /// Creates a topic
+    Create(CreateArgs),
+    /// Lists all topics
+    List(ListArgs),
+    /// Shows one topic with its partitions
+    Describe(NameArgs),
+    /// Deletes a topic with everything in it; its space is free again at once
+    Delete(NameArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// 1 to 200 ASCII letters, digits, '.', '_' and '-'
+    name: String,
+    /// Number of partitions
+    #[arg(long, default_value_t = 1)]
+    partitions: u32,
+    /// Copies of each partition, each on another node
+    #[arg(long, default_value_t = 1)]
+    replicas: u32,
+    /// Copies that must be in sync for acks=all; default one less than the replicas, at least 1
+    #[arg(long)]
+    min_in_sync: Option<u32>,
+    /// How long records are kept, such as 7d; for ever when not given
+    #[arg(long)]
+    retention: Option<Span>,
+    /// Bytes kept of each partition, such as 10GiB; without limit when not given
+    #[arg(long)]
+    retention_bytes: Option<ByteSize>,
+    /// Bytes of a segment; the node's default when not given
+    #[arg(long)]
+    segment_bytes: Option<ByteSize>,
+    /// Greatest batch; 1MiB when not given
+    #[arg(long)]
+    batch_bytes_max: Option<ByteSize>,
+    /// When records are synced to the disk
+    #[arg(long, value_enum, default_value_t)]
+    flush: Flush,
+    /// Pause between two syncs, with --flush interval
+    #[arg(long, default_value = "1s")]
+    flush_interval: Span,
+    /// What a filling disk may do to records that have not expired
+    #[arg(long, value_enum, default_value_t)]
+    on_pressure: Pressure,
+    /// Age below which a filling disk never deletes records, with --on-pressure trim
+    #[arg(long)]
+    min_retention: Option<Span>,
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NameArgs {
+    name: String,
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Flush {
+    /// When the operating system sees fit
+    #[default]
+    Os,
+    /// Every --flush-interval
+    Interval,
+    /// Before each acknowledgement
+    Ack,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Pressure {
+    /// Nothing: produce is refused
+    #[default]
+    Refuse,
+    /// Delete the oldest
+    Trim,
+}
+
+#[derive(Serialize)]
+struct Topics {
+    topics: Vec<Topic>,
+}
+
+#[derive(Serialize)]
+struct One {
+    topic: Topic,
+}
+
+#[derive(Serialize)]
+struct Deleted {
+    deleted: String,
+}
+
+#[derive(Serialize)]
+struct Topic {
+    name: String,
+    id: String,
+    replicas: u32,
+    min_in_sync: u32,
+    retention_ms: Option<u64>,
+    retention_bytes: Option<u64>,
+    segment_bytes: Option<u64>,
+    batch_bytes_max: Option<u32>,
+    flush: &'static str,
+    flush_interval_ms: Option<u64>,
+    on_pressure: &'static str,
+    min_retention_ms: Option<u64>,
+    partitions: Vec<Partition>,
+}
+
+#[derive(Serialize)]
+struct Partition {
+    index: u32,
+    leader: Option<u32>,
+    leader_epoch: u32,
+    partition_epoch: u32,
+    replicas: Vec<u32>,
+    in_sync: Vec<u32>,
+}
+
+pub(crate) async fn run(command: TopicCommand, host: &Host) -> Outcome {
+    match command {
+        TopicCommand::Create(args) => create(args, host).await,
+        TopicCommand::List(args) => {
+            let topics = args.connect.connect(host).await?.admin().list_topics().await?;
+            let mut topics = Topics { topics: topics.into_iter().map(Topic::from).collect() };
+            topics.topics.sort_by(|a, b| a.name.cmp(&b.name));
+            print(args.output, &topics, list_table)
+        }
+        TopicCommand::Describe(args) => {
+            let topic = args.connect.connect(host).await?.admin().describe_topic(args.name).await?;
+            print(args.output, &One { topic: topic.into() }, |one| describe_table(&one.topic))
+        }
+        TopicCommand::Delete(args) => {
+            args.connect.connect(host).await?.admin().delete_topic(args.name.clone()).await?;
+            let deleted = Deleted { deleted: args.name };
+            print(args.output, &deleted, |topic| format!("deleted topic {}\n", topic.deleted))
+        }
+    }
+}
+
+async fn create(args: CreateArgs, host: &Host) -> Outcome {
+    let admin = args.connect.connect(host).await?.admin();
+    let batch_bytes_max = u32::try_from(args.batch_bytes_max.map_or(0, |size| size.0))
+        .map_err(|_| Failure::new(Code::Usage, "--batch-bytes-max must be below 4GiB"))?;
+    let config = TopicConfig {
+        partitions: args.partitions,
+        replicas: args.replicas,
+        min_in_sync: args.min_in_sync.unwrap_or(args.replicas.saturating_sub(1).max(1)),
+        retention_ms: args.retention.map_or(0, milliseconds),
+        retention_bytes: args.retention_bytes.map_or(0, |size| size.0),
+        segment_bytes: args.segment_bytes.map_or(0, |size| size.0),
+        flush: match args.flush {
+            Flush::Os => FlushPolicy::Os,
+            Flush::Interval => FlushPolicy::Interval,
+            Flush::Ack => FlushPolicy::Ack,
+        }
+        .into(),
+        flush_interval_ms: match args.flush {
+            Flush::Interval => milliseconds(args.flush_interval),
+            Flush::Os | Flush::Ack => 0,
+        },
+        on_pressure: match args.on_pressure {
+            Pressure::Refuse => OnPressure::Refuse,
+            Pressure::Trim => OnPressure::Trim,
+        }
+        .into(),
+        min_retention_ms: args.min_retention.map_or(0, milliseconds),
+        batch_bytes_max,
+    };
+    admin.create_topic(args.name.clone(), config).await?;
+    let topic = admin.describe_topic(args.name).await?;
+    print(args.output, &One { topic: topic.into() }, |one| {
+        let topic = &one.topic;
+        format!(
+            "created topic {} with {} partitions of {} replicas\n",
+            topic.name,
+            topic.partitions.len(),
+            topic.replicas
+        )
+    })
+}
+
+fn milliseconds(span: Span) -> u64 {
+    u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl From<TopicInfo> for Topic {
+    fn from(info: TopicInfo) -> Self {
+        let config = info.config.unwrap_or_default();
+        let some = |value: u64| (value > 0).then_some(value);
+        let id: String = info.topic_id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let partitions = info.partitions.into_iter().map(|partition| Partition {
+            index: partition.index,
+            leader: (partition.leader > 0).then_some(partition.leader),
+            leader_epoch: partition.leader_epoch,
+            partition_epoch: partition.partition_epoch,
+            replicas: partition.replicas.iter().map(|replica| replica.spu_id).collect(),
+            in_sync: partition.in_sync,
+        });
+        Self {
+            name: info.name,
+            id,
+            replicas: config.replicas,
+            min_in_sync: config.min_in_sync,
+            retention_ms: some(config.retention_ms),
+            retention_bytes: some(config.retention_bytes),
+            segment_bytes: some(config.segment_bytes),
+            batch_bytes_max: (config.batch_bytes_max > 0).then_some(config.batch_bytes_max),
+            flush: match config.flush() {
+                FlushPolicy::Os | FlushPolicy::Unspecified => "os",
+                FlushPolicy::Interval => "interval",
+                FlushPolicy::Ack => "ack",
+            },
+            flush_interval_ms: some(config.flush_interval_ms),
+            on_pressure: match config.on_pressure() {
+                OnPressure::Refuse | OnPressure::Unspecified => "refuse",
+                OnPressure::Trim => "trim",
+            },
+            min_retention_ms: some(config.min_retention_ms),
+            partitions: partitions.collect(),
+        }
+    }
+}
+
+fn list_table(topics: &Topics) -> String {
+    let rows: Vec<Vec<String>> = topics
+        .topics
+        .iter()
+        .map(|topic| {
+            let led = topic.partitions.iter().filter(|partition| partition.leader.is_some()).count();
+            vec![
+                topic.name.clone(),
+                topic.partitions.len().to_string(),
+                led.to_string(),
+                topic.replicas.to_string(),
+                topic.min_in_sync.to_string(),
+                topic.on_pressure.to_owned(),
+            ]
+        })
+        .collect();
+    table(&["topic", "partitions", "led", "replicas", "min in sync", "on pressure"], &rows)
+}
+
+fn describe_table(topic: &Topic) -> String {
+    let kept = match (topic.retention_ms, topic.retention_bytes) {
+        (None, None) => "for ever".to_owned(),
+        (Some(ms), None) => Span(std::time::Duration::from_millis(ms)).to_string(),
+        (None, Some(bytes)) => format!("{} a partition", ByteSize(bytes)),
+        (Some(ms), Some(bytes)) => {
+            let age = Span(std::time::Duration::from_millis(ms));
+            format!("{age} or {} a partition", ByteSize(bytes))
+        }
+    };
+    let list = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let rows: Vec<Vec<String>> = topic
+        .partitions
+        .iter()
+        .map(|partition| {
+            vec![
+                partition.index.to_string(),
+                partition.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string()),
+                partition.leader_epoch.to_string(),
+                list(&partition.replicas),
+                list(&partition.in_sync),
+            ]
+        })
+        .collect();
+    format!(
+        "topic {} ({})\n{} replicas, {} must be in sync; kept {kept}; flush {}; on pressure {}\n\n{}",
+        topic.name,
+        topic.id,
+        topic.replicas,
+        topic.min_in_sync,
+        topic.flush,
+        topic.on_pressure,
+        table(&["partition", "leader", "epoch", "replicas", "in sync"], &rows)
+    )
+}

@@ -1,0 +1,211 @@
+//! One volume as the last heartbeat and the metadata describe it.
+
+use plimsoll_client::VolumeFacts;
+use plimsoll_proto::v1::{SpuStatus, VolumeInfo};
+use serde::Serialize;
+
+use crate::words;
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Volume {
+    pub(crate) spu: u32,
+    pub(crate) volume_id: String,
+    pub(crate) path: String,
+    /// What the node itself enforces; absent when it was not heard of.
+    pub(crate) level: Option<&'static str>,
+    pub(crate) cause: Option<&'static str>,
+    /// What the cluster has committed.
+    pub(crate) volume_state: &'static str,
+    pub(crate) reason: Option<String>,
+    pub(crate) capacity_bytes: u64,
+    pub(crate) free_bytes: u64,
+    pub(crate) used_bytes: u64,
+    pub(crate) capacity_inodes: u64,
+    pub(crate) free_inodes: u64,
+    pub(crate) pending_bytes: u64,
+    pub(crate) preallocated_unused_bytes: u64,
+    pub(crate) time_to_full_ms: Option<u64>,
+    pub(crate) fill_bytes_per_s: i64,
+    pub(crate) unreserved: bool,
+    pub(crate) unknown: bool,
+    pub(crate) hold_ms: Option<u64>,
+    pub(crate) leaders: u32,
+    pub(crate) replicas: u32,
+    pub(crate) refused_total: u64,
+    pub(crate) since_ms: u64,
+    pub(crate) marks: Marks,
+    /// Age of these figures; absent when the leading controller never heard of the node.
+    pub(crate) heartbeat_age_ms: Option<u64>,
+}
+
+/// Free bytes at which levels are entered, and read-only is left.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Marks {
+    pub(crate) reclaim_enter_bytes: u64,
+    pub(crate) throttle_enter_bytes: u64,
+    pub(crate) read_only_enter_bytes: u64,
+    pub(crate) read_only_exit_bytes: u64,
+}
+
+/// The volumes of a node: those that it reports, and those that only the metadata know.
+pub(crate) fn volumes_of(spu: &SpuStatus) -> Vec<Volume> {
+    let info = spu.info.clone().unwrap_or_default();
+    let heard = spu.heartbeat_age_ms > 0 || !spu.volumes.is_empty();
+    let age = heard.then_some(spu.heartbeat_age_ms);
+    let mut volumes: Vec<Volume> = spu
+        .volumes
+        .iter()
+        .map(|facts| {
+            let known = info.volumes.iter().find(|known| known.volume_id == facts.volume_id);
+            from_facts(info.spu_id, facts, known, age)
+        })
+        .collect();
+    for known in &info.volumes {
+        if !spu.volumes.iter().any(|facts| facts.volume_id == known.volume_id) {
+            let facts = VolumeFacts {
+                volume_id: known.volume_id.clone(),
+                path: known.path.clone(),
+                ..Default::default()
+            };
+            volumes.push(Volume { level: None, ..from_facts(info.spu_id, &facts, Some(known), age) });
+        }
+    }
+    volumes.sort_by(|a, b| a.path.cmp(&b.path));
+    volumes
+}
+
+fn from_facts(spu: u32, facts: &VolumeFacts, known: Option<&VolumeInfo>, age: Option<u64>) -> Volume {
+    let some = |value: u64| (value > 0).then_some(value);
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    Volume {
+        spu,
+        volume_id: words::hex(&facts.volume_id),
+        path: facts.path.clone(),
+        level: Some(words::level(facts.level())),
+        cause: words::cause(facts.cause()),
+        volume_state: known.map_or("unknown", |known| words::volume_state(known.state())),
+        reason: text(&facts.failure).or_else(|| known.and_then(|known| text(&known.reason))),
+        capacity_bytes: facts.capacity_bytes,
+        free_bytes: facts.free_bytes,
+        used_bytes: facts.used_bytes,
+        capacity_inodes: facts.capacity_inodes,
+        free_inodes: facts.free_inodes,
+        pending_bytes: facts.pending_bytes,
+        preallocated_unused_bytes: facts.preallocated_unused_bytes,
+        time_to_full_ms: some(facts.time_to_full_ms),
+        fill_bytes_per_s: facts.fill_bytes_per_s,
+        unreserved: facts.unreserved,
+        unknown: facts.unknown,
+        hold_ms: some(facts.hold_ms),
+        leaders: facts.leaders,
+        replicas: facts.replicas,
+        refused_total: facts.refused_total,
+        since_ms: facts.since_ms,
+        marks: Marks {
+            reclaim_enter_bytes: facts.reclaim_enter_bytes,
+            throttle_enter_bytes: facts.throttle_enter_bytes,
+            read_only_enter_bytes: facts.read_only_enter_bytes,
+            read_only_exit_bytes: facts.read_only_exit_bytes,
+        },
+        heartbeat_age_ms: age,
+    }
+}
+
+/// Cells of a gauge.
+const CELLS: u64 = 30;
+
+/// A bar of what is not free, with the marks of reclaim, throttle and read-only where they are:
+/// `[##########....r.t.o]`; the capital letter stands where the bar has passed a mark.
+pub(crate) fn gauge(volume: &Volume) -> String {
+    if volume.capacity_bytes == 0 {
+        return format!("[{}]", "?".repeat(usize::try_from(CELLS).unwrap_or(0)));
+    }
+    let capacity = u128::from(volume.capacity_bytes);
+    let cell_of = |free: u64| {
+        let taken = capacity.saturating_sub(u128::from(free));
+        u64::try_from(taken * u128::from(CELLS) / capacity).unwrap_or(CELLS)
+    };
+    let filled = cell_of(volume.free_bytes);
+    let marks = [
+        (volume.marks.read_only_enter_bytes, 'o', 'O'),
+        (volume.marks.throttle_enter_bytes, 't', 'T'),
+        (volume.marks.reclaim_enter_bytes, 'r', 'R'),
+    ];
+    let cells: String = (0..CELLS)
+        .map(|cell| {
+            let taken = cell < filled;
+            let mark = marks.iter().find(|(free, _, _)| *free > 0 && cell_of(*free).min(CELLS - 1) == cell);
+            match (mark, taken) {
+                (Some((_, open, _)), false) => *open,
+                (Some((_, _, passed)), true) => *passed,
+                (None, true) => '#',
+                (None, false) => '.',
+            }
+        })
+        .collect();
+    format!("[{cells}]")
+}
+
+/// Why the volume is at its level, in words.
+pub(crate) fn why(volume: &Volume) -> String {
+    let mut parts = Vec::new();
+    if volume.level.is_none() {
+        parts.push("not heard of".to_owned());
+    }
+    if volume.unknown {
+        parts.push("the sensor has no fresh answer".to_owned());
+    }
+    if let Some(cause) = volume.cause {
+        parts.push(cause.to_owned());
+    }
+    if let Some(ms) = volume.hold_ms {
+        parts.push(format!("held {}.{} s more", ms / 1000, ms % 1000 / 100));
+    }
+    if volume.volume_state != "writable" {
+        parts.push(volume.volume_state.to_owned());
+    }
+    if let Some(reason) = &volume.reason
+        && Some(reason.as_str()) != volume.cause
+    {
+        parts.push(reason.clone());
+    }
+    if volume.unreserved {
+        parts.push("allocation does not reserve here".to_owned());
+    }
+    if let Some(ms) = volume.time_to_full_ms {
+        parts.push(format!("full in {} s", ms / 1000));
+    }
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume(free: u64) -> Volume {
+        let facts = VolumeFacts {
+            capacity_bytes: 300,
+            free_bytes: free,
+            reclaim_enter_bytes: 45,
+            throttle_enter_bytes: 30,
+            read_only_enter_bytes: 15,
+            ..Default::default()
+        };
+        from_facts(1, &facts, None, Some(1))
+    }
+
+    #[test]
+    fn gauges_show_what_is_taken_and_where_the_marks_are() {
+        for (free, expected) in [
+            (300, "[.........................r.to.]"),
+            (150, "[###############..........r.to.]"),
+            (20, "[#########################R#To.]"),
+            (0, "[#########################R#TO#]"),
+        ] {
+            let shown = gauge(&volume(free));
+            assert_eq!(shown.len(), 32);
+            assert_eq!(shown, expected, "{free}");
+        }
+        assert_eq!(gauge(&Volume { capacity_bytes: 0, ..volume(0) }).matches('?').count(), 30);
+    }
+}
