@@ -88,6 +88,6 @@ mod tests {
         ] {
             lines.extend(log.observe(level, 7, ms(at)).map(|line| (at, line.from, line.to)));
         }
-        assert_eq!(lines, [(300, Normal, ReadOnly), (1600, ReadOnly, Normal), (8000, Normal, Failed)]);
+        assert_eq!(lines, [(300, Normal, ReadOnly), (1500, ReadOnly, Normal), (8000, Normal, Failed)]);
     }
 }

@@ -21,6 +21,11 @@ mod space;
 mod work;
 mod worker;
 
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
 pub use exchange::Following;
 pub use handle::NodeHandle;
 pub use job::{

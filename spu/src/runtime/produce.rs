@@ -70,7 +70,7 @@ impl Worker {
     fn produce_now(&mut self, mut queued: QueuedProduce) {
         if let Some(admitted) = queued.admitted.take() {
             // A session that has gone needs no word.
-            drop(admitted.send(()));
+            let _ = admitted.send(());
         }
         match self.append(&mut queued) {
             Ok(appended) => self.await_ack(queued, appended),

@@ -116,7 +116,7 @@ impl Worker {
             if let Some(done) = stop {
                 self.stop();
                 // Whoever asked may have gone; the volume is closed all the same.
-                drop(done.send(()));
+                let _ = done.send(());
                 return;
             }
         }
@@ -160,7 +160,7 @@ impl Worker {
             Work::Positions { leader, reply } => drop(reply.send(self.positions(leader))),
             Work::Replicated { leader, answers, reply } => {
                 self.on_replicated(leader, answers);
-                drop(reply.send(()));
+                let _ = reply.send(());
             }
             Work::Stop { reply } => return Some(reply),
         }

@@ -1,0 +1,236 @@
+//! Nodes on disks in memory, with metadata made by hand, for tests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use plimsoll_host::Host;
+use plimsoll_proto::batch::{BatchBuilder, Compression, NewRecord, records};
+use plimsoll_proto::ids::{ClusterId, Incarnation, LeaderEpoch, MetadataVersion, PartitionId, TopicId, VolumeId};
+use plimsoll_proto::image::MetadataImage;
+use plimsoll_proto::v1::{self, Acks};
+use plimsoll_storage::fs::SharedDisk;
+use plimsoll_storage::fs::memory::{MemoryDisk, MemoryDiskSettings};
+use tokio::sync::mpsc;
+
+use super::{
+    ControlRequest, FetchFrom, FetchJob, Fetched, Following, Node, NodeHandle, NodeSettings, ProduceJob,
+    ProduceResult,
+};
+
+pub(crate) const CLUSTER: ClusterId = ClusterId([7; 16]);
+pub(crate) const PARTITION: PartitionId = PartitionId { topic_id: TopicId([9; 16]), index: 0 };
+
+/// One node and its disk.
+pub(crate) struct TestNode {
+    pub(crate) handle: NodeHandle,
+    pub(crate) disk: MemoryDisk,
+    pub(crate) requests: mpsc::Receiver<ControlRequest>,
+    pub(crate) volume: VolumeId,
+}
+
+/// Some nodes, numbered from 1, and the metadata they were last given. Incarnation = node * 10.
+pub(crate) struct TestCluster {
+    pub(crate) host: Host,
+    pub(crate) nodes: Vec<TestNode>,
+    pub(crate) image: MetadataImage,
+}
+
+impl TestCluster {
+    /// `count` nodes with `capacity_bytes` each; one topic with one partition led by node 1.
+    pub(crate) async fn new(count: u32, capacity_bytes: u64, config: v1::TopicConfig) -> Self {
+        let host = Host::real();
+        let mut image = MetadataImage { cluster_id: CLUSTER, ..MetadataImage::empty() };
+        let mut nodes = Vec::new();
+        for id in 1..=count {
+            let disk = MemoryDisk::new(MemoryDiskSettings::plain(capacity_bytes));
+            let node = start(&host, id, &disk).await;
+            let info = v1::SpuInfo {
+                spu_id: id,
+                incarnation: u64::from(id) * 10,
+                state: v1::SpuState::Online.into(),
+                address: format!("node-{id}:1"),
+                rack: String::new(),
+                volumes: vec![v1::VolumeInfo {
+                    volume_id: node.volume.to_bytes(),
+                    state: v1::VolumeState::Writable.into(),
+                    ..v1::VolumeInfo::default()
+                }],
+            };
+            image.spus.insert(plimsoll_proto::ids::SpuId(id), info);
+            nodes.push(node);
+        }
+        let replicas = nodes
+            .iter()
+            .zip(1..)
+            .map(|(node, spu_id)| v1::ReplicaAssignment { spu_id, volume_id: node.volume.to_bytes() });
+        let partition = v1::PartitionInfo {
+            index: 0,
+            replicas: replicas.collect(),
+            in_sync: (1..=count).collect(),
+            leader: 1,
+            leader_epoch: 1,
+            partition_epoch: 1,
+            leader_incarnation: 10,
+        };
+        let topic = v1::TopicInfo {
+            topic_id: PARTITION.topic_id.to_bytes(),
+            name: "t".to_owned(),
+            config: Some(config),
+            partitions: vec![partition],
+        };
+        image.topics.insert(PARTITION.topic_id, topic);
+        let mut cluster = Self { host, nodes, image };
+        for (node, id) in cluster.nodes.iter().zip(1..) {
+            node.handle.set_incarnation(CLUSTER, Incarnation(id * 10));
+            node.handle.heartbeat_answered(cluster.host.clock.now());
+        }
+        cluster.change(|_| {});
+        cluster
+    }
+
+    pub(crate) fn node(&self, id: usize) -> &TestNode {
+        &self.nodes[id - 1]
+    }
+
+    /// Commits a change of the partition and tells every node.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut v1::PartitionInfo)) {
+        let topic = self.image.topics.get_mut(&PARTITION.topic_id).expect("the topic is there");
+        change(&mut topic.partitions[0]);
+        topic.partitions[0].partition_epoch += 1;
+        self.publish();
+    }
+
+    /// Tells every node of the next version.
+    pub(crate) fn publish(&mut self) {
+        // The first version is beyond every incarnation.
+        self.image.version = MetadataVersion(self.image.version.0.max(1000) + 1);
+        for node in &self.nodes {
+            node.handle.apply_metadata(Arc::new(self.image.clone()));
+        }
+    }
+
+    /// Moves the leadership.
+    pub(crate) fn lead(&mut self, id: u32) {
+        self.change(|partition| {
+            partition.leader = id;
+            partition.leader_incarnation = u64::from(id) * 10;
+            partition.leader_epoch += 1;
+        });
+    }
+
+    /// One round of fetches: every follower asks its leader, as the fetchers do, without waiting.
+    pub(crate) async fn replicate_round(&self) {
+        for node in &self.nodes {
+            for following in node.handle.following() {
+                self.fetch_once(node, &following).await;
+            }
+        }
+    }
+
+    async fn fetch_once(&self, node: &TestNode, following: &Following) {
+        let positions = node.handle.positions(following).await.expect("the volume answers");
+        let (spu, incarnation) = node.handle.identity();
+        let request = v1::ReplicateRequest {
+            cluster_id: CLUSTER.to_bytes(),
+            fetch_id: 1,
+            spu_id: spu.0,
+            incarnation: incarnation.0,
+            wait_ms_max: 0,
+            bytes_max: 1 << 20,
+            positions,
+        };
+        let leader = self.node(following.leader.0 as usize);
+        let response = leader.handle.replicate(request).await;
+        assert_eq!(response.error, None);
+        node.handle.replicated(following, response.partitions).await;
+    }
+
+    /// Replicates until `done` says so.
+    pub(crate) async fn replicate_until(&self, mut done: impl FnMut() -> bool) {
+        let until = self.host.clock.now() + LIMIT;
+        while !done() {
+            assert!(self.host.clock.now() < until, "the condition was not met in time");
+            self.replicate_round().await;
+        }
+    }
+}
+
+/// Longest wait of a test for a condition.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// Opens a node on `disk`.
+pub(crate) async fn start(host: &Host, id: u32, disk: &MemoryDisk) -> TestNode {
+    let settings = NodeSettings {
+        cluster_id: CLUSTER,
+        spu_id: plimsoll_proto::ids::SpuId(id),
+        disks: vec![Arc::new(disk.clone()) as SharedDisk],
+        byte_limit: None,
+        tuning: super::VolumeTuning::default(),
+    };
+    let (handle, report) = Node::open(host.clone(), settings).await.expect("the node opens");
+    let requests = handle.control_requests().expect("taken once");
+    TestNode { handle, disk: disk.clone(), requests, volume: report.volumes[0].id }
+}
+
+/// A topic with this many replicas.
+pub(crate) fn config(replicas: u32, min_in_sync: u32) -> v1::TopicConfig {
+    v1::TopicConfig { partitions: 1, replicas, min_in_sync, segment_bytes: 1 << 20, ..v1::TopicConfig::default() }
+}
+
+/// One batch with one record.
+pub(crate) fn batch(value: &[u8]) -> Bytes {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(&NewRecord { value: Some(value), timestamp_ms: 5, ..NewRecord::default() }).expect("small");
+    builder.build_shared().expect("one record")
+}
+
+/// Produces a batch in `epoch`.
+pub(crate) fn job(epoch: u32, acks: Acks, batch: Bytes) -> ProduceJob {
+    let timeout = Duration::from_secs(30);
+    ProduceJob { partition: PARTITION, leader_epoch: LeaderEpoch(epoch), acks, timeout, batch }
+}
+
+/// Produces and waits for the answer.
+pub(crate) async fn produce(node: &TestNode, job: ProduceJob) -> ProduceResult {
+    node.handle.produce(job).await.await.expect("every produce is answered")
+}
+
+/// Produces, and again while the node has not heard of its leadership.
+pub(crate) async fn produce_when_led(node: &TestNode, job: ProduceJob) -> ProduceResult {
+    loop {
+        match produce(node, job.clone()).await {
+            ProduceResult::Error(detail)
+                if matches!(detail.reason(), v1::Reason::NoLeader | v1::Reason::StaleLeaderEpoch) => {}
+            answer => return answer,
+        }
+    }
+}
+
+/// The values from `from` on, as a consumer of that node reads them.
+pub(crate) async fn read(node: &TestNode, from: FetchFrom, any_replica: bool) -> Result<Fetched, v1::ErrorDetail> {
+    let job = FetchJob {
+        partition: PARTITION,
+        from,
+        bytes_max: 1 << 20,
+        any_replica,
+        leader_epoch: None,
+        wait_max: Duration::ZERO,
+    };
+    node.handle.fetch(job).await
+}
+
+/// Values of the records in whole batches.
+pub(crate) fn values(fetched: &Fetched) -> Vec<String> {
+    let batches = plimsoll_proto::batch::iter_batches(&fetched.batches);
+    let values = |bytes: &Bytes| -> Vec<String> {
+        let found = records(bytes, &plimsoll_proto::batch::Limits::CLIENT).expect("a good batch");
+        found
+            .map(|record| {
+                let record = record.expect("a good record");
+                String::from_utf8(record.value.expect("a value").to_vec()).expect("text")
+            })
+            .collect()
+    };
+    batches.flat_map(|item| values(&item.expect("a whole batch").1)).collect()
+}
