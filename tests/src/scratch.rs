@@ -61,7 +61,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         for path in self.mounted.drain(..).rev() {
-            drop(rustix::mount::unmount(&path, UnmountFlags::DETACH));
+            let _gone_already = rustix::mount::unmount(&path, UnmountFlags::DETACH);
         }
         drop(std::fs::remove_dir_all(&self.root));
     }
