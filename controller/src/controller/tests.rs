@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use super::{Controller, Parts};
+use crate::liveness::LivenessSettings;
 use crate::raft_runtime::journal::{MemoryJournal, Recovered};
 use crate::raft_runtime::metadata::MemoryStore;
 use crate::raft_runtime::{MemoryIdentity, RaftSettings};
@@ -25,6 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Controllers with ids from 1, and their addresses.
 async fn controllers(host: &Host, count: u64) -> Vec<Controller> {
+    controllers_with(host, count, SessionSettings::default()).await
+}
+
+async fn controllers_with(host: &Host, count: u64, session: SessionSettings) -> Vec<Controller> {
     let mut listeners = BTreeMap::new();
     for id in 1..=count {
         listeners.insert(ControllerId(id), host.network.bind("127.0.0.1:0").await.unwrap());
@@ -40,7 +45,6 @@ async fn controllers(host: &Host, count: u64) -> Vec<Controller> {
             store: Box::new(MemoryStore::default()),
         };
         let raft = RaftSettings::new(id, peers.clone());
-        let session = SessionSettings::default();
         started.push(Controller::start_with(host.clone(), raft, session, parts, listener).await.unwrap());
     }
     started
@@ -315,6 +319,54 @@ async fn bad_input_gets_typed_errors_and_changes_nothing() {
     let refused = node.control.hand_over(stale).await.unwrap_err();
     let detail = ErrorDetail::from_status(&refused).unwrap();
     assert_eq!((detail.reason(), detail.current_incarnation), (Reason::StaleIncarnation, incarnation));
+    for controller in controllers {
+        controller.stop(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_falls_silent_is_replaced_and_fenced() {
+    let host = Host::real();
+    let liveness = LivenessSettings {
+        suspect_after: Duration::from_millis(1200),
+        confirm: Duration::from_millis(600),
+        join_age: Duration::from_millis(500),
+        ..LivenessSettings::default()
+    };
+    let controllers = controllers_with(&host, 1, SessionSettings { liveness, ..Default::default() }).await;
+    leader(&host, &controllers).await;
+    let mut nodes = Vec::new();
+    for id in 1..=3 {
+        nodes.push(Node::start(&host, &controllers[0], id).await);
+    }
+    let mut admin = AdminClient::new(channel(&host, &controllers[0]));
+    admin.create_topic(create("t", v1::TopicConfig::default())).await.unwrap();
+    let mut metadata = MetadataClient::new(channel(&host, &controllers[0]));
+    let image = watch_metadata(&mut metadata, |image| image.topic_by_name("t").is_some()).await;
+    let led_by =
+        |image: &MetadataImage| image.topic_by_name("t").map_or(0, |topic| topic.partitions[0].leader);
+    let dead = led_by(&image);
+
+    let node = nodes.remove(usize::try_from(dead - 1).unwrap());
+    let (incarnation, cluster_id) = (node.incarnation, node.cluster_id.clone());
+    drop(node);
+    let replaced = |image: &MetadataImage| led_by(image) != dead;
+    let image = host.clock.timeout(PATIENCE, watch_metadata(&mut metadata, replaced)).await.unwrap();
+    let topic = image.topic_by_name("t").unwrap();
+    assert!(!topic.partitions[0].in_sync.contains(&dead));
+
+    // The old run wakes up: it is told that it is over, and what it learns changes nothing.
+    let beat =
+        v1::HeartbeatRequest { cluster_id, spu_id: dead, incarnation, sequence: 1, ..Default::default() };
+    let mut control = ControlClient::new(channel(&host, &controllers[0]));
+    let beats = futures::stream::iter([beat]);
+    let answer = control.heartbeat(beats).await.unwrap().into_inner().message().await.unwrap().unwrap();
+    assert_eq!(answer.error.unwrap().reason(), Reason::StaleIncarnation);
+    let again = control.register(registration(dead)).await.unwrap().into_inner();
+    assert!(again.incarnation > incarnation, "the same process starts a new run");
+    let events = admin.list_events(v1::ListEventsRequest::default()).await.unwrap().into_inner().events;
+    let offline = events.iter().filter(|event| event.kind == "spu_state" && event.to == "offline");
+    assert_eq!(offline.count(), 1);
     for controller in controllers {
         controller.stop(Duration::from_secs(1)).await;
     }

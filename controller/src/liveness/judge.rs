@@ -8,7 +8,7 @@ use plimsoll_proto::ids::{Incarnation, SpuId, VolumeId};
 use super::settings::LivenessSettings;
 use super::track::{Subject, Track};
 use super::{Command, Event, Sight};
-use crate::cluster::{ClusterState, SpuState, VolumeState};
+use crate::cluster::{ClusterState, Spu, SpuState, VolumeState};
 
 /// Judges the nodes of one leadership; a new leader makes a new judge, which gives every registered node a
 /// fresh deadline.
@@ -103,7 +103,7 @@ impl Judge {
             track.probed = Some(now);
             commands.push(Command::Probe { spu, incarnation: track.incarnation });
         }
-        if let Some((wanted, reason)) = verdict(track, record.state, now, held, &settings) {
+        if let Some((wanted, reason)) = verdict(track, record, now, held, &settings) {
             if track.ask(Subject::Node, now, &settings) {
                 let (incarnation, expected) = (track.incarnation, record.state);
                 commands.push(Command::SetSpuState { spu, incarnation, expected, wanted, reason });
@@ -161,7 +161,7 @@ fn wants_probe(track: &Track, now: Duration, settings: &LivenessSettings) -> boo
 
 fn verdict(
     track: &Track,
-    state: SpuState,
+    record: &Spu,
     now: Duration,
     held: bool,
     settings: &LivenessSettings,
@@ -176,14 +176,14 @@ fn verdict(
     if silence >= settings.offline_after().saturating_add(hold) {
         return Some((SpuState::Offline, SILENT));
     }
-    if track.all_stuck(settings.node_stalled_after) {
+    if track.all_stuck(record, settings.node_stalled_after) {
         return Some((SpuState::Offline, "disk_stall"));
     }
     if silence >= settings.suspect_after {
-        let newly = matches!(state, SpuState::Joining | SpuState::Online);
+        let newly = matches!(record.state, SpuState::Joining | SpuState::Online);
         return newly.then_some((SpuState::Suspect, "no heartbeat"));
     }
-    match state {
+    match record.state {
         SpuState::Suspect if track.heard_since.is_some() => Some((SpuState::Online, "heard again")),
         SpuState::Joining => track
             .heard_since

@@ -266,6 +266,16 @@ fn a_node_whose_volumes_are_all_stuck_is_offline() {
 }
 
 #[test]
+fn a_node_whose_only_volume_failed_is_not_offline() {
+    let mut cluster = Cluster::of(3);
+    cluster.done(cluster.volume_state(1, v1::VolumeState::Writable, v1::VolumeState::Failed));
+    let mut world = World::of(cluster);
+    world.beating = vec![(1, 99_000), (2, 0), (3, 0)];
+    world.run_to(5000);
+    assert_eq!(world.what(), [], "it still serves reads");
+}
+
+#[test]
 fn a_stopping_node_is_not_made_suspect_but_ends() {
     let mut world = World::of(Cluster::of(3));
     world.cluster.done(world.cluster.spu_state(3, v1::SpuState::Online, v1::SpuState::Draining));

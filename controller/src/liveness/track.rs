@@ -6,6 +6,7 @@ use std::time::Duration;
 use plimsoll_proto::ids::{Incarnation, VolumeId};
 
 use super::settings::LivenessSettings;
+use crate::cluster::{Spu, VolumeState};
 
 /// One tracked run.
 #[derive(Clone, Debug)]
@@ -84,9 +85,14 @@ impl Track {
         now.saturating_sub(self.last_heard)
     }
 
-    /// Whether all data paths have been stuck for so long.
-    pub(super) fn all_stuck(&self, limit: Duration) -> bool {
-        !self.volumes.is_empty() && self.volumes.values().all(|path| path.age >= limit)
+    /// Whether all data paths have been stuck for so long. Failed volumes are out of service already and say
+    /// nothing about the node.
+    pub(super) fn all_stuck(&self, record: &Spu, limit: Duration) -> bool {
+        let failed = |id: &VolumeId| {
+            record.volumes.get(id).is_some_and(|volume| matches!(volume.state, VolumeState::Failed { .. }))
+        };
+        let mut in_service = self.volumes.iter().filter(|(id, _)| !failed(id)).peekable();
+        in_service.peek().is_some() && in_service.all(|(_, path)| path.age >= limit)
     }
 
     /// Whether to propose now; remembers that it was proposed.

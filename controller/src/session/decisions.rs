@@ -21,8 +21,9 @@ pub async fn decide(shared: Shared, mut queue: mpsc::Receiver<(Duration, Event)>
     loop {
         let mut leads = false;
         tokio::select! {
-            view = views.wait_for(|view| view.is_leader) => leads = view.is_ok(),
+            biased;
             () = shared.stopped() => {}
+            view = views.wait_for(|view| view.is_leader) => leads = view.is_ok(),
         }
         if !leads {
             return;
@@ -38,12 +39,14 @@ async fn lead(shared: &Shared, queue: &mut mpsc::Receiver<(Duration, Event)>) {
     let now = shared.host.clock.now();
     let term = view.term;
     let judge = Judge::new(shared.settings.liveness, now, &view.state);
-    let mut turn = Turn { shared: shared.clone(), judge, tick_at: now, moves_at: now, moving: None };
+    let logged = view.state.version().0;
+    let mut turn = Turn { shared: shared.clone(), judge, tick_at: now, moves_at: now, moving: None, logged };
     loop {
         let event = tokio::select! {
-            event = queue.recv() => event,
-            () = shared.host.clock.sleep_until(turn.tick_at) => Some((shared.host.clock.now(), Event::Tick)),
+            biased;
             () = shared.stopped() => None,
+            () = shared.host.clock.sleep_until(turn.tick_at) => Some((shared.host.clock.now(), Event::Tick)),
+            event = queue.recv() => event,
         };
         let Some((at, event)) = event else { return };
         let view = shared.raft.view();
@@ -60,6 +63,8 @@ struct Turn {
     tick_at: Duration,
     moves_at: Duration,
     moving: Option<Task>,
+    /// Events of entries up to this index were logged.
+    logged: u64,
 }
 
 impl Turn {
@@ -71,7 +76,29 @@ impl Turn {
         if tick {
             self.tick_at = at.saturating_add(self.shared.settings.tick);
             self.move_one_leader(at, view);
+            self.log(view);
         }
+    }
+
+    /// One line for each committed transition of a node or volume; partitions follow from those.
+    fn log(&mut self, view: &View) {
+        for event in view.state.events_after(self.logged) {
+            let (spu, from, to, reason) = (event.spu_id, &event.from, &event.to, &event.reason);
+            match event.kind.as_str() {
+                "leader_changed" | "in_sync_changed" => {
+                    tracing::debug!(
+                        kind = event.kind,
+                        partition = event.partition,
+                        from,
+                        to,
+                        reason,
+                        "applied"
+                    );
+                }
+                kind => tracing::info!(kind, index = event.index, spu, from, to, reason, "applied"),
+            }
+        }
+        self.logged = view.state.version().0;
     }
 
     fn execute(&self, command: Command) {
@@ -80,7 +107,7 @@ impl Turn {
                 self.beside("probe", probe::round(self.shared.clone(), spu, incarnation));
             }
             Command::SetSpuState { spu, incarnation, expected, wanted, reason } => {
-                tracing::info!(%spu, %incarnation, from = %expected, to = %wanted, reason, "proposing a state of an SPU");
+                tracing::debug!(%spu, %incarnation, from = %expected, to = %wanted, reason, "proposing a state of an SPU");
                 self.propose(Change::SetSpuState(v1::SetSpuState {
                     spu_id: spu.0,
                     incarnation: incarnation.0,
@@ -90,7 +117,7 @@ impl Turn {
                 }));
             }
             Command::SetVolumeState { spu, incarnation, volume, expected, wanted } => {
-                tracing::info!(%spu, %volume, from = expected.name(), to = wanted.name(), "proposing a state of a volume");
+                tracing::debug!(%spu, %volume, from = expected.name(), to = wanted.name(), "proposing a state of a volume");
                 self.propose(Change::SetVolumeState(v1::SetVolumeState {
                     spu_id: spu.0,
                     volume_id: volume.to_bytes(),

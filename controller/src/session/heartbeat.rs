@@ -32,8 +32,9 @@ impl HeartbeatStream {
             return None;
         }
         let message = tokio::select! {
-            message = self.requests.message() => message,
+            biased;
             () = self.shared.stopped() => Ok(None),
+            message = self.requests.message() => message,
         };
         // Stamped here, before anything may queue.
         let at = self.shared.host.clock.now();

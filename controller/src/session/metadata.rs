@@ -74,9 +74,10 @@ impl Watcher {
                 return Some(update);
             }
             tokio::select! {
+                biased;
+                () = self.shared.stopped() => return None,
                 changed = self.views.changed() => changed.ok()?,
                 () = self.shared.host.clock.sleep_until(self.bookmark_at) => {}
-                () = self.shared.stopped() => return None,
             }
         }
     }

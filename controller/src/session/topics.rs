@@ -68,7 +68,9 @@ fn plan(
     let since = shared.host.clock.now().saturating_sub(shared.settings.facts_fresh);
     let (targets, excluded) = placement::targets(&view.state, &shared.facts.volumes(since));
     let nodes = placement::nodes(&targets);
-    if wanted.replicas == 0 && !late && (nodes == 0 || is_joining(&view.state)) {
+    // The first topic of a cluster that is just starting spreads over all of its nodes, not over the first one up.
+    let waits = wanted.replicas == 0 || view.state.topics().is_empty();
+    if waits && !late && (nodes == 0 || is_joining(&view.state)) {
         return Ok(None);
     }
     let config = with_defaults(wanted, nodes).map_err(|error| answer::invalid(error.to_string()))?;
