@@ -211,7 +211,8 @@ impl RaftHandle {
     }
 
     /// Hands leadership over when a reachable peer exists (at most `timeout`), then stops the lane; what was
-    /// acknowledged is on disk already. Further calls answer `ShuttingDown`.
+    /// acknowledged is on disk already. Further calls answer `ShuttingDown`. To be awaited before the process ends:
+    /// RocksDB, closed here, does not survive the end of `main` while its threads run.
     pub async fn stop(&self, timeout: Duration) {
         let view = self.view();
         if view.is_leader {

@@ -16,7 +16,11 @@
 //! this controller freezes (it neither votes nor leads), serves reads of what it has applied and tries again by
 //! itself. RocksDB is never on a path that must work (it aborts the process on a full disk).
 
+#[cfg(test)]
+mod cluster_test;
 mod election;
+#[cfg(test)]
+mod full_disk_test;
 mod handle;
 mod identity;
 pub mod journal;
@@ -31,7 +35,8 @@ mod publish;
 mod service;
 mod settings;
 mod start;
-mod testing;
+#[cfg(test)]
+pub(crate) mod testing;
 mod wire;
 
 pub use handle::{JournalState, PeerStatus, ProposeError, Proposed, RaftHandle, View};

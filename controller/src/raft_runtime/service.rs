@@ -40,7 +40,7 @@ impl PeerService {
         match self.inbox.try_send(decoded) {
             Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
             Err(mpsc::error::TrySendError::Closed(_)) => {
-                Err(Box::new(ErrorDetail::not_written(Reason::ShuttingDown, "the controller is shutting down")))
+                Err(Box::new(shutting_down()))
             }
         }
     }
@@ -56,6 +56,10 @@ impl PeerService {
     }
 }
 
+fn shutting_down() -> ErrorDetail {
+    ErrorDetail::not_written(Reason::ShuttingDown, "the controller is shutting down")
+}
+
 #[tonic::async_trait]
 impl RaftPeer for PeerService {
     async fn deliver(
@@ -64,7 +68,13 @@ impl RaftPeer for PeerService {
     ) -> Result<Response<v1::RaftSummary>, Status> {
         let mut messages = request.into_inner();
         let mut received = 0;
-        while let Some(message) = messages.message().await? {
+        loop {
+            let message = tokio::select! {
+                message = messages.message() => message?,
+                // A server that shuts down gracefully must not wait for its peers to end their streams.
+                () = self.inbox.closed() => return Err(shutting_down().to_status()),
+            };
+            let Some(message) = message else { break };
             self.take(message).map_err(|detail| detail.to_status())?;
             received += 1;
         }

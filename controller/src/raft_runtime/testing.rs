@@ -1,5 +1,5 @@
 //! What tests of this module share.
-#![cfg(test)]
+
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
