@@ -180,6 +180,9 @@ impl Story {
     fn summarise(&mut self) {
         let replay = &self.board.replay;
         self.figures.acked = replay.acked();
+        if self.figures.acts < 4 {
+            self.figures.read = u64::try_from(self.board.with_audit(|audit| audit.read)).unwrap_or(0);
+        }
         let (stall, refused, rerouted, failed) = replay.with_log(|log| {
             let refused = u64::try_from(log.refused.len()).unwrap_or(u64::MAX);
             (log.longest_stall(&self.act_four), refused, log.rerouted, log.failed.clone())
