@@ -1,6 +1,5 @@
 //! Several controllers in one process, over real loopback connections and real files.
 
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +76,9 @@ impl Site {
         settings.keep_entries = 5;
         settings.metadata_interval = Duration::from_millis(50);
         let (handle, service) =
-            start(&self.host, settings, Box::new(identity), Box::new(journal), Box::new(store)).await.expect("starts");
+            start(&self.host, settings, Box::new(identity), Box::new(journal), Box::new(store))
+                .await
+                .expect("starts");
         let listener = match self.listener.take() {
             Some(listener) => listener,
             None => self.host.network.bind(&self.peers[&self.id]).await.expect("its port is free"),
@@ -131,7 +132,8 @@ async fn sites(count: u64) -> Vec<Site> {
 async fn leader(sites: &[Site]) -> usize {
     let wait = async {
         loop {
-            let leads = |site: &Site| site.running.as_ref().is_some_and(|(handle, _)| handle.view().is_leader);
+            let leads =
+                |site: &Site| site.running.as_ref().is_some_and(|(handle, _)| handle.view().is_leader);
             if let Some(at) = sites.iter().position(leads) {
                 return at;
             }
@@ -176,7 +178,10 @@ async fn three_elect_replicate_survive_the_leader_and_restart_from_disk() {
         applied(site, first.index).await;
     }
     let clusters: Vec<_> = sites.iter().map(|site| site.handle().view().cluster_id).collect();
-    assert!(clusters[0].is_some() && clusters.iter().all(|id| *id == clusters[0]), "one cluster: {clusters:?}");
+    assert!(
+        clusters[0].is_some() && clusters.iter().all(|id| *id == clusters[0]),
+        "one cluster: {clusters:?}"
+    );
 
     let led = leader(&sites).await;
     let follower = (led + 1) % 3;

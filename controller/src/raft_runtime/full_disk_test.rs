@@ -1,6 +1,5 @@
 //! A controller alone on a disk that a foreign writer fills, and on one that fails.
 
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +31,8 @@ async fn run(host: &Host, disk: &SharedDisk, store: &MemoryStore) -> RaftHandle 
     settings.disk_retry = Duration::from_millis(50);
     settings.metadata_interval = Duration::from_millis(50);
     let store = Box::new(store.clone());
-    let (handle, _) = start(host, settings, Box::new(identity), Box::new(journal), store).await.expect("starts");
+    let (handle, _) =
+        start(host, settings, Box::new(identity), Box::new(journal), store).await.expect("starts");
     leads(host, &handle).await;
     handle
 }
@@ -112,7 +112,11 @@ async fn a_failed_sync_ends_its_part_in_consensus_and_loses_nothing() {
     let refused = handle.propose(entry(), LONG).await.err();
     assert!(matches!(refused, Some(ProposeError::Disk { .. })), "the sync is not tried again: {refused:?}");
     let view = handle.view();
-    assert!(matches!(view.journal, JournalState::Failed(_)) && !view.is_leader && view.applied_index >= before.index);
+    assert!(
+        matches!(view.journal, JournalState::Failed(_))
+            && !view.is_leader
+            && view.applied_index >= before.index
+    );
     handle.stop(LONG).await;
     memory.power_loss(PowerLoss::LosesAllUnsynced);
     let again = run(&host, &disk, &store).await;

@@ -41,7 +41,9 @@ pub enum DataDirError {
         dir: String,
     },
     /// It belongs to another controller or cluster. Exit code 5.
-    #[error("data directory {dir} belongs to {found}, this is {wanted}; use the directory's own --id or another --data-dir")]
+    #[error(
+        "data directory {dir} belongs to {found}, this is {wanted}; use the directory's own --id or another --data-dir"
+    )]
     ForeignIdentity {
         /// The directory.
         dir: String,
@@ -51,7 +53,9 @@ pub enum DataDirError {
         wanted: String,
     },
     /// Nothing was ever stored there, and `--bootstrap` was not given.
-    #[error("data directory {dir} is empty; start with --bootstrap if this controller is new (never after losing a disk: return under a new --id)")]
+    #[error(
+        "data directory {dir} is empty; start with --bootstrap if this controller is new (never after losing a disk: return under a new --id)"
+    )]
     NotBootstrapped {
         /// The directory.
         dir: String,
@@ -65,7 +69,9 @@ pub enum DataDirError {
         entry: String,
     },
     /// The identity file can't be read, or is gone beside a journal. Restore it, or return under a new id.
-    #[error("data directory {dir} is damaged: {why}; restore it, or return as a new controller under a new --id")]
+    #[error(
+        "data directory {dir} is damaged: {why}; restore it, or return as a new controller under a new --id"
+    )]
     Damaged {
         /// The directory.
         dir: String,
@@ -342,6 +348,8 @@ mod tests {
         drop(open(&disk, 1, true).expect("empty"));
         disk.remove_file("journal/b.log").expect("there");
         let refused = open(&disk, 1, true).err().expect("refused");
-        assert!(matches!(&refused, DataDirError::Journal(JournalError::Missing { file }) if file.ends_with("b.log")));
+        assert!(
+            matches!(&refused, DataDirError::Journal(JournalError::Missing { file }) if file.ends_with("b.log"))
+        );
     }
 }

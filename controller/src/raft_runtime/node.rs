@@ -15,6 +15,7 @@ use raft::{RawNode, Ready, SnapshotStatus, StateRole};
 use tokio::sync::{mpsc, watch};
 
 use super::election::ElectionTimeout;
+use super::handle::Proposed;
 use super::handle::{JournalState, View};
 use super::identity::Identity;
 use super::journal::JournalError;
@@ -24,7 +25,6 @@ use super::peers::{Outgoing, PeerEvent};
 use super::pending::Pending;
 use super::settings::RaftSettings;
 use super::wire::{self, LocalLog, Refused};
-use super::handle::Proposed;
 use crate::cluster::ClusterState;
 
 /// What a peer is known by on the lane.
@@ -39,7 +39,10 @@ pub(super) enum Health {
     Healthy,
     /// The journal has no room for what `ready` asks for. Nothing is stepped, ticked or sent until it has: this peer
     /// neither votes nor leads.
-    Frozen { ready: Box<Ready>, retry_at: Duration },
+    Frozen {
+        ready: Box<Ready>,
+        retry_at: Duration,
+    },
     /// For good.
     Failed(String),
 }
@@ -220,7 +223,10 @@ impl Node {
     }
 
     pub(super) fn fail(&mut self, why: String) {
-        tracing::error!(why, "this controller takes no part in consensus any more; it serves reads of what it has applied");
+        tracing::error!(
+            why,
+            "this controller takes no part in consensus any more; it serves reads of what it has applied"
+        );
         self.health = Health::Failed(why);
     }
 

@@ -64,7 +64,9 @@ impl Node {
         if !self.leads() {
             let leader = ControllerId(self.raw.raft.leader_id);
             let known = self.peers.get(&leader).map(|peer| (leader, peer.address.clone()));
-            return Err(known.map_or(ProposeError::NoQuorum, |known| ProposeError::NotLeader { leader: Some(known) }));
+            return Err(
+                known.map_or(ProposeError::NoQuorum, |known| ProposeError::NotLeader { leader: Some(known) })
+            );
         }
         if self.state.cluster_id().is_none() || self.raw.raft.lead_transferee.is_some() {
             return Err(ProposeError::NoQuorum);
@@ -78,7 +80,8 @@ impl Node {
 
     /// Refuses before anything is appended rather than freezing after.
     fn make_room(&mut self, data: usize, now: Duration) -> Result<(), ProposeError> {
-        let unstable: usize = self.raw.raft.raft_log.unstable_entries().iter().map(|entry| entry.data.len()).sum();
+        let unstable: usize =
+            self.raw.raft.raft_log.unstable_entries().iter().map(|entry| entry.data.len()).sum();
         let count = self.raw.raft.raft_log.unstable_entries().len() + 1;
         let (count, bytes) = (u64::try_from(count), u64::try_from(data + unstable));
         let journal = self.raw.store().journal();
@@ -131,7 +134,9 @@ impl Node {
         let Some(applied) = self.state.cluster_id() else { return };
         match self.identity.cluster_id() {
             Some(noted) if noted == applied => {}
-            Some(noted) => self.fail(format!("the data directory belongs to cluster {noted}, the log to {applied}")),
+            Some(noted) => {
+                self.fail(format!("the data directory belongs to cluster {noted}, the log to {applied}"))
+            }
             None => match self.identity.set_cluster_id(applied) {
                 Ok(()) => tracing::info!(cluster = %applied, "member of the cluster"),
                 Err(error) => tracing::debug!(%error, "the cluster id is not noted yet"),

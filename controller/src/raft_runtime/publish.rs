@@ -33,11 +33,8 @@ impl Node {
             healthy && self.leads() && self.applied.1 == raft.term && self.state.cluster_id().is_some();
         self.leader_since = is_leader.then(|| self.leader_since.unwrap_or(now));
         let leader = Some(raft.leader_id).filter(|id| *id != 0).map(ControllerId);
-        let state = if self.state_changed {
-            Arc::new(self.state.clone())
-        } else {
-            self.view.borrow().state.clone()
-        };
+        let state =
+            if self.state_changed { Arc::new(self.state.clone()) } else { self.view.borrow().state.clone() };
         View {
             state,
             cluster_id: self.state.cluster_id().or_else(|| self.identity.cluster_id()),

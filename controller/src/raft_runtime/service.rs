@@ -39,9 +39,7 @@ impl PeerService {
         })?;
         match self.inbox.try_send(decoded) {
             Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
-            Err(mpsc::error::TrySendError::Closed(_)) => {
-                Err(Box::new(shutting_down()))
-            }
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(Box::new(shutting_down())),
         }
     }
 

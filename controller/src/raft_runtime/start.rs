@@ -37,7 +37,9 @@ pub enum StartError {
     #[error("{0}")]
     Journal(#[from] JournalError),
     /// The journal was made for other voters.
-    #[error("the list of controllers names {configured:?}, this cluster was made with {stored:?}; use the same list everywhere")]
+    #[error(
+        "the list of controllers names {configured:?}, this cluster was made with {stored:?}; use the same list everywhere"
+    )]
     OtherVoters {
         /// As configured.
         configured: Vec<u64>,
@@ -45,7 +47,9 @@ pub enum StartError {
         stored: Vec<u64>,
     },
     /// The journal's snapshot can't be read.
-    #[error("the snapshot in journal {journal} is unreadable: {why}; restore the data directory, or return as a new controller under a new --id")]
+    #[error(
+        "the snapshot in journal {journal} is unreadable: {why}; restore the data directory, or return as a new controller under a new --id"
+    )]
     Snapshot {
         /// Which journal.
         journal: String,
@@ -53,7 +57,9 @@ pub enum StartError {
         why: String,
     },
     /// Entries that had been applied are not in the journal any more.
-    #[error("journal {journal} ends at entry {last}, but entry {applied} had been applied: the journal was rolled back; restore the data directory, or return as a new controller under a new --id")]
+    #[error(
+        "journal {journal} ends at entry {last}, but entry {applied} had been applied: the journal was rolled back; restore the data directory, or return as a new controller under a new --id"
+    )]
     JournalBehind {
         /// Which journal.
         journal: String,
@@ -94,12 +100,8 @@ pub async fn start(
         view: view.clone(),
         entry_bytes_max: settings.entry_bytes_max,
     };
-    let service = PeerService {
-        own: settings.id,
-        peers: Arc::new(settings.peers.clone()),
-        inbox,
-        view: view.clone(),
-    };
+    let service =
+        PeerService { own: settings.id, peers: Arc::new(settings.peers.clone()), inbox, view: view.clone() };
     let links = connect(host, &settings, &peer_events, &view);
     let (started, waiting) = oneshot::channel();
     let parts = Parts { host: host.clone(), settings, identity, journal, store, links, view: view_sender };
@@ -247,7 +249,9 @@ fn load_state(
         }
         Ok(None) => {}
         Err(MetadataError::NoRoom) => {
-            tracing::warn!("too little room to open the metadata store; the state is rebuilt from the journal");
+            tracing::warn!(
+                "too little room to open the metadata store; the state is rebuilt from the journal"
+            );
         }
         Err(MetadataError::Unusable(why)) => {
             tracing::warn!(why, "the metadata store can't be read; the state is rebuilt from the journal");
@@ -295,4 +299,3 @@ fn blank_view(cluster_id: Option<ClusterId>) -> View {
         journal: JournalState::Healthy,
     }
 }
-

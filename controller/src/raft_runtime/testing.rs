@@ -1,6 +1,5 @@
 //! What tests of this module share.
 
-
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -15,7 +14,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 
 impl TempDir {
     pub(crate) fn new(name: &str) -> Self {
-        let unique = format!("plimsoll-{name}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let unique =
+            format!("plimsoll-{name}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(unique);
         std::fs::create_dir_all(&path).expect("the temporary directory is writable");
         Self { path }

@@ -198,8 +198,14 @@ mod tests {
     fn only_well_formed_messages_of_peers_pass() {
         let check = |message: &Message| decode(&encode(message), 2, ControllerId(1), &peers()).map(drop);
         assert_eq!(check(&message(MessageType::MsgHeartbeat)), Ok(()));
-        assert_eq!(check(&Message { from: 9, ..message(MessageType::MsgHeartbeat) }), Err(Refused::WrongPeer));
-        assert_eq!(check(&Message { from: 3, ..message(MessageType::MsgHeartbeat) }), Err(Refused::WrongPeer));
+        assert_eq!(
+            check(&Message { from: 9, ..message(MessageType::MsgHeartbeat) }),
+            Err(Refused::WrongPeer)
+        );
+        assert_eq!(
+            check(&Message { from: 3, ..message(MessageType::MsgHeartbeat) }),
+            Err(Refused::WrongPeer)
+        );
         assert_eq!(check(&Message { to: 3, ..message(MessageType::MsgHeartbeat) }), Err(Refused::WrongPeer));
         assert_eq!(check(&message(MessageType::MsgPropose)), Err(Refused::LocalKind));
         assert_eq!(check(&message(MessageType::MsgReadIndex)), Err(Refused::Entries));

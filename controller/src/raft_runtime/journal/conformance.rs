@@ -70,10 +70,15 @@ fn suite(mut open: impl FnMut() -> Box<dyn Journal>) {
     assert_eq!((loaded.last_index(), loaded.hard_state), (filled, vote(3, 2)));
     journal.replace(&compacted).expect("the old contents don't count");
     journal.append(&[entry(4, 3)]).expect("room again");
-    let too_large = Recovered { snapshot: Snapshot { data: vec![0; 4 << 20], ..Snapshot::default() }, ..compacted };
+    let too_large =
+        Recovered { snapshot: Snapshot { data: vec![0; 4 << 20], ..Snapshot::default() }, ..compacted };
     assert!(matches!(journal.replace(&too_large), Err(JournalError::OutOfRoom { .. })));
     journal.sync().expect("works");
-    assert_eq!(open().load().map(|loaded| loaded.last_index()), Ok(4), "a refused replacement changes nothing");
+    assert_eq!(
+        open().load().map(|loaded| loaded.last_index()),
+        Ok(4),
+        "a refused replacement changes nothing"
+    );
 }
 
 fn fill_up(journal: &mut dyn Journal, from: u64) -> u64 {
@@ -126,7 +131,8 @@ fn files_conform_without_a_free_byte_or_inode() {
 #[test]
 fn files_conform_on_a_real_disk() {
     let dir = crate::raft_runtime::testing::TempDir::new("journal");
-    let disk: SharedDisk = Arc::new(plimsoll_storage::fs::real::RealDisk::open(dir.path()).expect("a directory"));
+    let disk: SharedDisk =
+        Arc::new(plimsoll_storage::fs::real::RealDisk::open(dir.path()).expect("a directory"));
     FileJournal::create(&disk, &settings(), 1, &fresh()).expect("room");
     suite(|| Box::new(open(&disk)));
 }
@@ -257,7 +263,8 @@ fn the_kth_failing_call_loses_nothing_that_was_synced() {
             let finished = script().iter().all(|call| run.call(call));
             let struck = !faults.fired().is_empty();
             memory.power_loss(PowerLoss::Tears { seed: call });
-            let loaded = open(&disk).load().unwrap_or_else(|error| panic!("{kind:?} {then:?} {call}: {error}"));
+            let loaded =
+                open(&disk).load().unwrap_or_else(|error| panic!("{kind:?} {then:?} {call}: {error}"));
             assert!(run.possible.contains(&loaded), "{kind:?} {then:?} {call}: {loaded:?}");
             if faults.calls() < call {
                 assert!(finished && !struck);

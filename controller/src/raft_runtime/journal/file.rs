@@ -84,7 +84,8 @@ impl FileJournal {
         controller: u64,
         contents: &Recovered,
     ) -> Result<(), JournalError> {
-        let bytes = settings.file_bytes.clamp(JournalSettings::FILE_BYTES_MIN, JournalSettings::FILE_BYTES_MAX);
+        let bytes =
+            settings.file_bytes.clamp(JournalSettings::FILE_BYTES_MIN, JournalSettings::FILE_BYTES_MAX);
         disk.create_dir(&settings.dir).map_err(classify)?;
         for (index, name) in (0u64..).zip(NAMES) {
             let path = format!("{}/{name}", settings.dir);
@@ -114,7 +115,11 @@ impl FileJournal {
     ///
     /// # Errors
     /// `Missing`, `Damaged` (no readable head, or of another controller), `Failed`.
-    pub fn open(disk: &SharedDisk, settings: &JournalSettings, controller: u64) -> Result<Self, JournalError> {
+    pub fn open(
+        disk: &SharedDisk,
+        settings: &JournalSettings,
+        controller: u64,
+    ) -> Result<Self, JournalError> {
         let [first, second] = NAMES;
         let files = [
             open_file(disk, &settings.dir, first, controller)?,
@@ -153,7 +158,8 @@ impl FileJournal {
             DiskError::Unknown { .. } => {
                 self.unknown_errors += 1;
                 if self.unknown_errors >= UNKNOWN_ERRORS_MAX {
-                    error = DiskError::VolumeFailed { cause: FailureCause::AppendErrors, operation: "journal" };
+                    error =
+                        DiskError::VolumeFailed { cause: FailureCause::AppendErrors, operation: "journal" };
                 }
             }
             DiskError::OutOfSpace { .. }
@@ -202,7 +208,8 @@ impl FileJournal {
                 Ok(())
             }
             Err(DiskError::OutOfSpace { written, .. }) if written > 0 => {
-                let error = DiskError::VolumeFailed { cause: FailureCause::IoError, operation: "journal head" };
+                let error =
+                    DiskError::VolumeFailed { cause: FailureCause::IoError, operation: "journal head" };
                 Err(self.refuse(error))
             }
             Err(error) => Err(self.refuse(error)),
@@ -327,7 +334,11 @@ impl Journal for FileJournal {
 
 /// Base, vote, entries, and the vote once more: the last record says that everything before it was synced, so that rot
 /// in a fresh file is told from a torn tail.
-fn encode_contents(contents: &Recovered, chain: &mut Chain, file_bytes: u64) -> Result<Vec<u8>, JournalError> {
+fn encode_contents(
+    contents: &Recovered,
+    chain: &mut Chain,
+    file_bytes: u64,
+) -> Result<Vec<u8>, JournalError> {
     let limit = file_bytes - VOTE_RESERVE;
     let mut body = Vec::new();
     let vote = contents.hard_state.encode_to_vec();

@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn the_newer_good_slot_counts() {
-        let slot = |sequence, usage| Slot { sequence, generation: 3, usage, file_bytes: 1 << 20, controller: 1 };
+        let slot =
+            |sequence, usage| Slot { sequence, generation: 3, usage, file_bytes: 1 << 20, controller: 1 };
         let (older, newer) = (slot(4, Use::Current), slot(5, Use::Superseded));
         let mut head = vec![0u8; 8192];
         assert_eq!(Slot::newest(&head), None);

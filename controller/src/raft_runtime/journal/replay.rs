@@ -33,7 +33,10 @@ pub(super) fn replay(bytes: &[u8], generation: u64) -> Result<Replayed, Damage> 
         let here = offset(at);
         let damage = |why| Damage { at: here, why };
         match (&mut contents, found.kind) {
-            (None, Kind::Base) => contents = Some(decode_base(found.payload).ok_or(damage("the snapshot record does not parse"))?),
+            (None, Kind::Base) => {
+                contents =
+                    Some(decode_base(found.payload).ok_or(damage("the snapshot record does not parse"))?)
+            }
             (None, _) => return Err(damage("the file does not begin with a snapshot record")),
             (Some(_), Kind::Base) => return Err(damage("a second snapshot record")),
             (Some(contents), Kind::HardState) => {
@@ -41,7 +44,8 @@ pub(super) fn replay(bytes: &[u8], generation: u64) -> Result<Replayed, Damage> 
                     HardState::decode(found.payload).map_err(|_| damage("a vote record does not parse"))?;
             }
             (Some(contents), Kind::Entry) => {
-                let entry = Entry::decode(found.payload).map_err(|_| damage("an entry record does not parse"))?;
+                let entry =
+                    Entry::decode(found.payload).map_err(|_| damage("an entry record does not parse"))?;
                 if !contents.put(entry) {
                     return Err(damage("an entry leaves a gap"));
                 }

@@ -37,7 +37,12 @@ pub(crate) struct MetadataFeed {
 
 impl MetadataFeed {
     /// Starts the store's lane. `up_to_date` says that the store holds what `pending` changes will build on.
-    pub(crate) fn start(host: &Host, store: Box<dyn MetadataStore>, up_to_date: bool, interval: Duration) -> Self {
+    pub(crate) fn start(
+        host: &Host,
+        store: Box<dyn MetadataStore>,
+        up_to_date: bool,
+        interval: Duration,
+    ) -> Self {
         let (batches, waiting) = mpsc::channel(1);
         let (done, written) = mpsc::channel(1);
         let lane = host.tasks.spawn_lane("metadata", move || Box::pin(run(store, waiting, done)));
@@ -105,8 +110,12 @@ impl MetadataFeed {
         } else {
             std::mem::take(&mut self.pending)
         };
-        let batch =
-            Batch { changes, replace_all: self.replace_all, applied_index: applied.0, applied_term: applied.1 };
+        let batch = Batch {
+            changes,
+            replace_all: self.replace_all,
+            applied_index: applied.0,
+            applied_term: applied.1,
+        };
         match self.batches.try_send(batch) {
             Ok(()) => {
                 self.in_flight = true;
@@ -129,7 +138,9 @@ impl MetadataFeed {
                 self.take_back(written.batch);
                 self.next_at = now.saturating_add(NO_ROOM_PAUSE);
                 if !std::mem::replace(&mut self.said_no_room, true) {
-                    tracing::warn!("too little room for the metadata store; applied state is kept in memory and in the journal");
+                    tracing::warn!(
+                        "too little room for the metadata store; applied state is kept in memory and in the journal"
+                    );
                 }
             }
             Err(MetadataError::Unusable(why)) => {
@@ -156,7 +167,11 @@ impl MetadataFeed {
     }
 }
 
-async fn run(mut store: Box<dyn MetadataStore>, mut batches: mpsc::Receiver<Batch>, done: mpsc::Sender<Written>) {
+async fn run(
+    mut store: Box<dyn MetadataStore>,
+    mut batches: mpsc::Receiver<Batch>,
+    done: mpsc::Sender<Written>,
+) {
     while let Some(batch) = batches.recv().await {
         let result = store.write(&batch);
         if done.send(Written { batch, result }).await.is_err() {

@@ -47,7 +47,8 @@ pub struct Batch {
 impl Batch {
     /// Bytes of keys and values.
     pub fn bytes(&self) -> u64 {
-        let bytes: usize = self.changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
+        let bytes: usize =
+            self.changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 }

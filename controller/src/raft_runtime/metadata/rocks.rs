@@ -237,7 +237,9 @@ fn read_all(db: &DB) -> Result<Option<Stored>, String> {
         let (key, value) = item.map_err(|error| error.to_string())?;
         match key.split_first() {
             Some((&RECORD_PREFIX, key)) => records.push((key.to_vec(), value.to_vec())),
-            _ if *key == *POSITION_KEY => position = Some(decode_position(&value).ok_or("unreadable position")?),
+            _ if *key == *POSITION_KEY => {
+                position = Some(decode_position(&value).ok_or("unreadable position")?)
+            }
             _ => return Err("a key of unknown kind".to_owned()),
         }
     }
