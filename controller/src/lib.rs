@@ -20,4 +20,4 @@ pub mod placement;
 pub mod raft_runtime;
 pub mod session;
 
-pub use controller::{Controller, ControllerError, ControllerSettings};
+pub use controller::{Controller, ControllerError, ControllerSettings, Parts};
