@@ -15,11 +15,11 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::{Controller, Parts};
+use super::{Controller, ControllerError, ControllerSettings, Parts};
 use crate::liveness::LivenessSettings;
 use crate::raft_runtime::journal::{MemoryJournal, Recovered};
 use crate::raft_runtime::metadata::MemoryStore;
-use crate::raft_runtime::{MemoryIdentity, RaftSettings};
+use crate::raft_runtime::{DataDirError, MemoryIdentity, RaftSettings};
 use crate::session::SessionSettings;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -370,4 +370,52 @@ async fn a_node_that_falls_silent_is_replaced_and_fenced() {
     for controller in controllers {
         controller.stop(Duration::from_secs(1)).await;
     }
+}
+
+/// A directory that goes when dropped.
+struct TempDir(std::path::PathBuf);
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_comes_back_with_what_it_had() {
+    let host = Host::real();
+    let dir = TempDir(std::env::temp_dir().join(format!("plimsoll-controller-{}", std::process::id())));
+    let start = async |bootstrap: bool| {
+        let listener = host.network.bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let peers = BTreeMap::from([(ControllerId(1), address)]);
+        let settings = ControllerSettings { bootstrap, ..ControllerSettings::new(ControllerId(1), peers) };
+        let disk = ControllerSettings::open_disk(&dir.0).unwrap();
+        Controller::start(host.clone(), settings, disk, &dir.0, listener).await
+    };
+    let refused = start(false).await.unwrap_err();
+    assert!(matches!(refused, ControllerError::DataDir(DataDirError::NotBootstrapped { .. })), "{refused}");
+
+    let first = [start(true).await.unwrap()];
+    leader(&host, &first).await;
+    let node = Node::start(&host, &first[0], 1).await;
+    let mut admin = AdminClient::new(channel(&host, &first[0]));
+    admin.create_topic(create("kept", v1::TopicConfig::default())).await.unwrap();
+    let producer = admin.init_producer(v1::InitProducerRequest {}).await.unwrap().into_inner().producer_id;
+    let cluster_id = first[0].cluster_id();
+    let state = first[0].raft().view().state.clone();
+    drop(node);
+    let [first] = first;
+    first.stop(Duration::from_secs(1)).await;
+
+    let second = [start(false).await.unwrap()];
+    leader(&host, &second).await;
+    assert_eq!(second[0].cluster_id(), cluster_id);
+    let view = second[0].raft().view();
+    assert_eq!(view.state.topics(), state.topics());
+    let mut admin = AdminClient::new(channel(&host, &second[0]));
+    let next = admin.init_producer(v1::InitProducerRequest {}).await.unwrap().into_inner().producer_id;
+    assert!(next > producer, "ids are never given twice");
+    let [second] = second;
+    second.stop(Duration::from_secs(1)).await;
 }
