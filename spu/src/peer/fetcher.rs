@@ -1,5 +1,6 @@
 //! Copies from one leader what replicas on one volume here follow.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use plimsoll_host::log_budget::{Key, LogBudget};
@@ -55,8 +56,8 @@ enum Ended {
 struct Stream {
     requests: mpsc::Sender<v1::ReplicateRequest>,
     answers: Streaming<v1::ReplicateResponse>,
-    /// Fetches sent and not answered; at most two.
-    under_way: u32,
+    /// Positions of the fetches sent and not answered; at most two.
+    under_way: VecDeque<Vec<v1::ReplicaPosition>>,
 }
 
 impl Fetcher {
@@ -119,11 +120,12 @@ impl Fetcher {
         let (requests, outbound) = mpsc::channel(2);
         let opening = client.replicate(ReceiverStream::new(outbound));
         let answers = self.host.clock.timeout(ANSWER_GRACE, opening).await.map_err(|_| Ended::Silent)??;
-        Ok(Stream { requests, answers: answers.into_inner(), under_way: 0 })
+        Ok(Stream { requests, answers: answers.into_inner(), under_way: VecDeque::new() })
     }
 
     async fn send(&mut self, stream: &mut Stream, positions: Vec<v1::ReplicaPosition>) -> Result<(), Ended> {
         let (spu, incarnation) = self.node.identity();
+        stream.under_way.push_back(positions.clone());
         let request = v1::ReplicateRequest {
             cluster_id: self.node.cluster_id().to_bytes(),
             fetch_id: self.next_fetch,
@@ -134,7 +136,6 @@ impl Fetcher {
             positions,
         };
         self.next_fetch += 1;
-        stream.under_way += 1;
         stream.requests.send(request).await.map_err(|_| Ended::Closed)
     }
 
@@ -145,22 +146,22 @@ impl Fetcher {
         stream: &mut Stream,
         changes: &mut watch::Receiver<u64>,
     ) -> Result<(), Ended> {
-        while stream.under_way > 0 {
+        while !stream.under_way.is_empty() {
             let answer = tokio::select! {
                 answer = self.host.clock.timeout(WAIT_MAX + ANSWER_GRACE, stream.answers.message()) => {
                     answer.map_err(|_| Ended::Silent)??.ok_or(Ended::Closed)?
                 }
-                Ok(()) = changes.changed(), if stream.under_way == 1 => {
+                Ok(()) = changes.changed(), if stream.under_way.len() == 1 => {
                     let positions = self.node.positions(&self.following).await.unwrap_or_default();
                     self.send(stream, positions).await?;
                     continue;
                 }
             };
-            stream.under_way -= 1;
+            let asked = stream.under_way.pop_front().unwrap_or_default();
             if let Some(detail) = answer.error {
                 return Err(Ended::Refused(Box::new(detail)));
             }
-            self.node.replicated(&self.following, answer.partitions).await;
+            self.node.replicated(&self.following, asked, answer.partitions).await;
         }
         Ok(())
     }

@@ -66,6 +66,18 @@ pub struct OwnLog {
     pub high_watermark: Offset,
     /// End of the log.
     pub log_end: Offset,
+    /// Epoch of the last record; `None` for an empty log.
+    pub last_epoch: Option<LeaderEpoch>,
+}
+
+/// The position that an answer was asked for. Together the two say which log it was: an answer to another
+/// position is late, and what it says to cut is no longer there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// End of the log at that time.
+    pub log_end: Offset,
+    /// Epoch of the last record at that time.
+    pub last_epoch: Option<LeaderEpoch>,
 }
 
 impl Follower {
@@ -74,15 +86,16 @@ impl Follower {
         Self { leader, epoch, stopped: None }
     }
 
-    /// What an answer to a fetch from `own.log_end` asks for. `lookup` gives the own [`EpochEnd`] for an epoch.
+    /// What an answer asks for. `lookup` gives the own [`EpochEnd`] for an epoch.
     pub fn on_answer(
         &mut self,
         own: OwnLog,
+        asked: Asked,
         answer: LeaderAnswer,
         leader_log_start: Offset,
         lookup: impl Fn(LeaderEpoch) -> Option<EpochEnd>,
     ) -> Option<FollowerStep> {
-        if self.stopped.is_some() {
+        if self.stopped.is_some() || (asked.log_end, asked.last_epoch) != (own.log_end, own.last_epoch) {
             return None;
         }
         match answer {
@@ -147,8 +160,11 @@ mod tests {
     }
 
     fn own(log_start: u64, high_watermark: u64, log_end: u64) -> OwnLog {
-        OwnLog { log_start: at(log_start), high_watermark: at(high_watermark), log_end: at(log_end) }
+        let last_epoch = Some(LeaderEpoch(4));
+        OwnLog { log_start: at(log_start), high_watermark: at(high_watermark), log_end: at(log_end), last_epoch }
     }
+
+    const ASKED: Asked = Asked { log_end: Offset::ZERO, last_epoch: Some(LeaderEpoch(4)) };
 
     /// Own log: epoch 2 in [0, 10), epoch 4 in [10, 20).
     fn lookup(epoch: LeaderEpoch) -> Option<EpochEnd> {
@@ -164,8 +180,12 @@ mod tests {
         for (epoch, end, expected) in [(4, 15, 15), (4, 25, 20), (3, 12, 10), (2, 8, 8), (2, 10, 10)] {
             let mut follower = Follower::new(SpuId(1), LeaderEpoch(6));
             let answer = LeaderAnswer::Diverging(EpochEnd { epoch: LeaderEpoch(epoch), end: at(end) });
-            let step = follower.on_answer(own(0, 7, 20), answer, at(0), lookup);
+            let asked = Asked { log_end: at(20), ..ASKED };
+            let step = follower.on_answer(own(0, 7, 20), asked, answer.clone(), at(0), lookup);
             assert_eq!(step, Some(FollowerStep::TruncateTail(at(expected))), "{epoch} {end}");
+            for late in [Asked { log_end: at(19), ..asked }, Asked { last_epoch: Some(LeaderEpoch(2)), ..asked }] {
+                assert_eq!(follower.on_answer(own(0, 7, 20), late, answer.clone(), at(0), lookup), None);
+            }
         }
     }
 
@@ -173,10 +193,11 @@ mod tests {
     fn a_cut_below_the_high_watermark_stops_until_the_next_epoch() {
         let mut follower = Follower::new(SpuId(1), LeaderEpoch(6));
         let answer = LeaderAnswer::Diverging(EpochEnd { epoch: LeaderEpoch(2), end: at(8) });
-        let step = follower.on_answer(own(0, 9, 20), answer, at(0), lookup);
+        let asked = Asked { log_end: at(20), ..ASKED };
+        let step = follower.on_answer(own(0, 9, 20), asked, answer, at(0), lookup);
         assert!(matches!(step, Some(FollowerStep::Stop(_))), "{step:?}");
         let more = LeaderAnswer::Batches(Bytes::from_static(b"x"));
-        assert_eq!(follower.on_answer(own(0, 9, 20), more, at(0), lookup), None);
+        assert_eq!(follower.on_answer(own(0, 9, 20), asked, more, at(0), lookup), None);
         assert!(follower.after_append(own(0, 9, 20), at(20), at(0)).is_empty());
     }
 
@@ -189,7 +210,8 @@ mod tests {
         );
         assert!(follower.after_append(own(3, 20, 20), at(10), at(2)).is_empty());
         let mut follower = follower;
-        let restart = follower.on_answer(own(0, 5, 20), LeaderAnswer::Trimmed, at(40), lookup);
+        let asked = Asked { log_end: at(20), ..ASKED };
+        let restart = follower.on_answer(own(0, 5, 20), asked, LeaderAnswer::Trimmed, at(40), lookup);
         assert_eq!(restart, Some(FollowerStep::Restart(at(40))));
     }
 }

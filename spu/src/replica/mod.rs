@@ -14,8 +14,13 @@ mod position;
 mod term;
 mod waiting;
 
+#[cfg(test)]
+mod leader_tests;
+#[cfg(test)]
+mod model_tests;
 
-pub use follower::{Follower, FollowerStep, LeaderAnswer, OwnLog, StopReason};
+
+pub use follower::{Asked, Follower, FollowerStep, LeaderAnswer, OwnLog, StopReason};
 pub use leader::{Leader, ProposalOutcome, ReportedPosition, StaleFetch};
 pub use lease::Lease;
 pub use position::{EpochEnd, Position};

@@ -200,12 +200,18 @@ impl NodeHandle {
         self.ask(door, Work::Positions { leader: following.leader, reply }, answer, Duration::ZERO).await
     }
 
-    /// Hands a leader's answers to the replicas of a volume; returns when they are in their logs, however long
-    /// that takes.
-    pub async fn replicated(&self, following: &Following, answers: Vec<v1::ReplicaBatches>) {
+    /// Hands a leader's answers to the positions that were `asked` to the replicas of a volume; returns when
+    /// they are in their logs, however long that takes.
+    pub async fn replicated(
+        &self,
+        following: &Following,
+        asked: Vec<v1::ReplicaPosition>,
+        answers: Vec<v1::ReplicaBatches>,
+    ) {
         let Some(door) = self.doors().get(&following.volume) else { return };
         let (reply, done) = oneshot::channel();
-        if door.work.send(Work::Replicated { leader: following.leader, answers, reply }).await.is_ok() {
+        let work = Work::Replicated { leader: following.leader, asked, answers, reply };
+        if door.work.send(work).await.is_ok() {
             // An error means that the worker has ended.
             drop(done.await);
         }

@@ -1,5 +1,6 @@
 //! The follower's side of replication: positions for the next fetch, and what its answer brings.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plimsoll_proto::ids::{LeaderEpoch, Offset, PartitionId, SpuId};
@@ -10,7 +11,7 @@ use plimsoll_storage::log::{AppendError, LogView};
 use super::replica::{Role, epoch_lookup};
 use super::work::{offset, partition_of};
 use super::worker::Worker;
-use crate::replica::{EpochEnd, FollowerStep, LeaderAnswer, OwnLog};
+use crate::replica::{Asked, EpochEnd, FollowerStep, LeaderAnswer, OwnLog};
 
 /// Pause of one partition after its leader refused it.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
@@ -45,15 +46,29 @@ impl Worker {
     }
 
     /// The leader's answer, partition by partition.
-    pub(super) fn on_replicated(&mut self, leader: SpuId, answers: Vec<v1::ReplicaBatches>) {
+    pub(super) fn on_replicated(
+        &mut self,
+        leader: SpuId,
+        asked: &[v1::ReplicaPosition],
+        answers: Vec<v1::ReplicaBatches>,
+    ) {
+        let asked: BTreeMap<PartitionId, Asked> = asked
+            .iter()
+            .filter_map(|position| {
+                let last_epoch = (position.last_epoch > 0).then_some(LeaderEpoch(position.last_epoch));
+                let asked = Asked { log_end: offset(position.log_end), last_epoch };
+                Some((partition_of(&position.topic_id, position.partition)?, asked))
+            })
+            .collect();
         for answer in answers {
-            if let Some(partition) = partition_of(&answer.topic_id, answer.partition) {
-                self.follow(leader, &partition, answer);
+            let partition = partition_of(&answer.topic_id, answer.partition);
+            if let Some((partition, asked)) = partition.and_then(|id| Some((id, *asked.get(&id)?))) {
+                self.follow(leader, &partition, asked, answer);
             }
         }
     }
 
-    fn follow(&mut self, leader: SpuId, partition: &PartitionId, answer: v1::ReplicaBatches) {
+    fn follow(&mut self, leader: SpuId, partition: &PartitionId, asked: Asked, answer: v1::ReplicaBatches) {
         let now = self.now();
         let Some(own) = self.own_log(partition) else { return };
         let Some(replica) = self.replicas.get_mut(partition) else { return };
@@ -76,7 +91,7 @@ impl Worker {
                 return;
             }
         };
-        let step = follower.on_answer(own, told, log_start, epoch_lookup(&self.volume, partition));
+        let step = follower.on_answer(own, asked, told, log_start, epoch_lookup(&self.volume, partition));
         if step.is_some_and(|step| !self.take_step(partition, step)) {
             return;
         }
@@ -202,6 +217,7 @@ impl Worker {
             log_start: log.log_start,
             high_watermark: log.high_watermark,
             log_end: log.log_end,
+            last_epoch: self.last_record_epoch(partition, &log),
         })
     }
 }

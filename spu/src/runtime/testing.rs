@@ -138,12 +138,12 @@ impl TestCluster {
             incarnation: incarnation.0,
             wait_ms_max: 0,
             bytes_max: 1 << 20,
-            positions,
+            positions: positions.clone(),
         };
         let leader = self.node(following.leader.0 as usize);
         let response = leader.handle.replicate(request).await;
         assert_eq!(response.error, None);
-        node.handle.replicated(following, response.partitions).await;
+        node.handle.replicated(following, positions, response.partitions).await;
     }
 
     /// Replicates until `done` says so.

@@ -41,7 +41,12 @@ pub(super) enum Work {
     /// Where the replicas here stand that follow `leader`.
     Positions { leader: SpuId, reply: oneshot::Sender<Vec<v1::ReplicaPosition>> },
     /// `leader` answered.
-    Replicated { leader: SpuId, answers: Vec<v1::ReplicaBatches>, reply: oneshot::Sender<()> },
+    Replicated {
+        leader: SpuId,
+        asked: Vec<v1::ReplicaPosition>,
+        answers: Vec<v1::ReplicaBatches>,
+        reply: oneshot::Sender<()>,
+    },
     /// Sync, write the clean mark, end.
     Stop { reply: oneshot::Sender<()> },
 }

@@ -158,8 +158,8 @@ impl Worker {
             }
             Work::Replicate(work) => self.on_replicate(work),
             Work::Positions { leader, reply } => drop(reply.send(self.positions(leader))),
-            Work::Replicated { leader, answers, reply } => {
-                self.on_replicated(leader, answers);
+            Work::Replicated { leader, asked, answers, reply } => {
+                self.on_replicated(leader, &asked, answers);
                 let _ = reply.send(());
             }
             Work::Stop { reply } => return Some(reply),
