@@ -66,10 +66,11 @@ pub(crate) async fn run(args: StartArgs, host: &Host) -> Outcome {
         children.push((member, child));
     }
     wait_online(&args, host, &local, &dir, &mut children).await?;
+    let started = |role| children.iter().filter(|(member, _)| member.role == role).count();
     say(format!(
         "started {} controllers and {} storage nodes in {}",
-        local.of(Role::Controller).count(),
-        local.of(Role::Spu).count(),
+        started(Role::Controller),
+        started(Role::Spu),
         dir.display()
     ));
     how_to_go_on(&local, &dir)

@@ -1,0 +1,250 @@
+//! The contract of the command line: exit codes, messages that name the remedy, JSON that can be read.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A folder of its own, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a folder for the test");
+        Self(path)
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.0.join(name);
+        #[expect(clippy::disallowed_methods, reason = "a file of the test")]
+        std::fs::write(&path, text).expect("a file for the test");
+        path.display().to_string()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// A server; killed at the end if it still runs.
+struct Server(std::process::Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Addresses where nothing listens; bound and closed again.
+fn free_addresses<const N: usize>() -> [String; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    listeners.map(|listener| listener.local_addr().expect("bound").to_string())
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+    command.args(arguments).stdin(Stdio::null());
+    for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("PLIMSOLL_")) {
+        command.env_remove(key);
+    }
+    command
+}
+
+fn plimsoll(arguments: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command(arguments).output().expect("the binary runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
+    (status.code().expect("it ends by itself"), text(stdout), text(stderr))
+}
+
+#[test]
+fn usage_is_code_2_and_help_is_0() {
+    for arguments in [&["frobnicate"][..], &[], &["topic", "create"], &["consume", "t", "--from", "soon"]] {
+        assert_eq!(plimsoll(arguments).0, 2, "{arguments:?}");
+    }
+    let (code, out, _) = plimsoll(&["--help"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("standalone"), "{out}");
+    let (code, _, err) = plimsoll(&["topic", "list", "--controller", "nowhere"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("--controller"), "{err}");
+}
+
+#[test]
+fn json_is_versioned() {
+    let (code, out, _) = plimsoll(&["version", "-o", "json"]);
+    assert_eq!(code, 0);
+    let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(json["version"], 1);
+    assert!(json["plimsoll"].is_string());
+}
+
+#[test]
+fn where_nothing_listens_is_code_3() {
+    let [controller] = free_addresses();
+    for arguments in [
+        &["topic", "list"][..],
+        &["disk"],
+        &["events"],
+        &["cluster", "status"],
+        &["produce", "t"],
+        &["consume", "t"],
+    ] {
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--controller", &controller, "--timeout", "1s"]);
+        let (code, out, err) = plimsoll(&arguments);
+        assert_eq!(code, 3, "{arguments:?}: {err}");
+        assert!(out.is_empty() && err.contains(&controller), "{arguments:?}: {err}");
+    }
+}
+
+#[test]
+fn configuration_is_code_7_and_names_the_key() {
+    let folder = Folder::new("configuration");
+    let unknown = folder.file("unknown.toml", "id = 1\nfrobnication = true\n");
+    let wrong = folder.file("wrong.toml", "id = 1\nlisten = 5\n");
+    let missing = folder.path("missing.toml");
+    let data = folder.path("data");
+    for (arguments, named) in [
+        (&["spu", "run"][..], "--id"),
+        (&["spu", "run", "--id", "1"], "--data-dir"),
+        (&["spu", "run", "--id", "1", "--data-dir", &data], "--controller"),
+        (&["spu", "run", "--config", &unknown], "frobnication"),
+        (&["spu", "run", "--config", &wrong], "listen"),
+        (&["spu", "run", "--config", &missing], "missing.toml"),
+        (&["controller", "run", "--data-dir", &data], "--id"),
+        (&["controller", "run", "--config", &unknown], "frobnication"),
+        (&["controller", "run", "--id", "1", "--data-dir", &data, "--controller", "2@a:1"], "--controller"),
+        (&["controller", "run", "--id", "1", "--data-dir", &data, "--listen", "127.0.0.1:0"], "--bootstrap"),
+        (&["standalone", "--config", &unknown], "frobnication"),
+    ] {
+        let (code, _, err) = plimsoll(arguments);
+        assert_eq!(code, 7, "{arguments:?}: {err}");
+        assert!(err.contains(named), "{arguments:?} should name {named}: {err}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_code_6() {
+    let folder = Folder::new("port");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let data = folder.path("data");
+    for arguments in [
+        &["controller", "run", "--id", "1", "--bootstrap", "--data-dir", &data, "--listen", &address][..],
+        &[
+            "spu",
+            "run",
+            "--id",
+            "1",
+            "--data-dir",
+            &data,
+            "--controller",
+            "127.0.0.1:1",
+            "--listen",
+            &address,
+        ],
+        &["standalone", "--data-dir", &data, "--listen", &address],
+    ] {
+        let (code, _, err) = plimsoll(arguments);
+        assert_eq!(code, 6, "{arguments:?}: {err}");
+        assert!(err.contains(&address) && err.contains("--listen"), "{arguments:?}: {err}");
+    }
+}
+
+#[test]
+fn a_local_cluster_that_never_was_is_code_4() {
+    let folder = Folder::new("never");
+    let dir = folder.path("nothing");
+    for verb in ["stop", "status"] {
+        let (code, _, err) = plimsoll(&["cluster", verb, "--dir", &dir]);
+        assert_eq!(code, 4, "{verb}: {err}");
+        assert!(err.contains(&dir), "{verb}: {err}");
+    }
+}
+
+#[test]
+fn a_reader_that_closes_the_pipe_is_no_error() {
+    let mut child = command(&["version", "-o", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().expect("it ends");
+    assert_eq!(ended.status.code(), Some(0));
+    assert!(ended.stderr.is_empty());
+}
+
+/// One process, from nothing to records and back to nothing, on ports of its own.
+#[test]
+fn standalone_serves_what_the_commands_ask() {
+    let folder = Folder::new("standalone");
+    let [controller, spu, free, other] = free_addresses();
+    let data = folder.path("data");
+    let serve = ["standalone", "--data-dir", &data, "--listen", &controller, "--spu-listen", &spu];
+    let mut server = Server(command(&serve).stderr(Stdio::null()).spawn().expect("the binary runs"));
+    let ask = |arguments: &[&str]| {
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--controller", &controller]);
+        plimsoll(&arguments)
+    };
+
+    let (code, _, err) = ask(&["topic", "create", "t", "--partitions", "2"]);
+    assert_eq!(code, 0, "{err}");
+    let (code, _, err) = ask(&["topic", "create", "t"]);
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("TOPIC_EXISTS"), "{err}");
+    assert_eq!(ask(&["topic", "create", "a/b"]).0, 1);
+    assert_eq!(ask(&["topic", "describe", "absent"]).0, 4);
+    assert_eq!(ask(&["consume", "absent", "--until-end"]).0, 4);
+
+    let mut produce =
+        command(&["produce", "t", "--key-separator", ":", "-o", "json", "--controller", &controller])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+    let lines: String = (0..100).map(|n| format!("k{}:v{n}\n", n % 7)).collect();
+    produce.stdin.take().expect("piped").write_all(lines.as_bytes()).expect("it reads");
+    let produced = produce.wait_with_output().expect("it ends");
+    let summary: serde_json::Value = serde_json::from_slice(&produced.stdout).expect("JSON");
+    assert_eq!((&summary["acked"], &summary["failed"]), (&100.into(), &0.into()));
+
+    let (code, out, err) = ask(&["consume", "t", "--until-end", "-f", "json"]);
+    assert_eq!(code, 0, "{err}");
+    let mut values: Vec<String> = out
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
+        .map(|record| record["value"].as_str().expect("text").to_owned())
+        .collect();
+    values.sort_by_key(|value| value[1..].parse::<u32>().expect("a number"));
+    assert_eq!(values, (0..100).map(|n| format!("v{n}")).collect::<Vec<_>>());
+    assert_eq!(ask(&["consume", "t", "--count", "3"]).1.lines().count(), 3);
+
+    let (code, out, _) = ask(&["cluster", "status", "-o", "json"]);
+    let status: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &status["spus"][0]["state"]), (0, &"online".into()));
+    let (code, out, _) = ask(&["disk", "-o", "json"]);
+    let disks: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, disks["volumes"].as_array().map(Vec::len)), (0, Some(1)));
+    assert!(ask(&["events"]).1.contains("topic_created"));
+
+    // A second process on the same directory changes nothing.
+    let again = ["standalone", "--data-dir", &data, "--listen", &free, "--spu-listen", &other];
+    let (code, _, err) = plimsoll(&again);
+    assert_eq!(code, 5, "{err}");
+    assert_eq!(ask(&["topic", "delete", "t"]).0, 0);
+
+    let pid =
+        i32::try_from(server.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    assert_eq!(server.0.wait().expect("it ends").code(), Some(0));
+}
