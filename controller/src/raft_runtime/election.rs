@@ -36,3 +36,38 @@ impl ElectionTimeout {
         self.ticks + usize::try_from(self.random.below(spread)).unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use raft::Config;
+    use raft::storage::MemStorage;
+
+    use super::*;
+
+    /// The tick in which each of several elections begins.
+    fn elections(seed: u64) -> Vec<usize> {
+        let config = Config { id: 1, election_tick: 12, heartbeat_tick: 2, ..Config::default() };
+        let storage = MemStorage::new_with_conf_state((vec![1, 2, 3], vec![]));
+        let quiet = slog::Logger::root(slog::Discard, slog::o!());
+        let mut raw = RawNode::new(&config, storage, &quiet).expect("valid");
+        let mut timeout = ElectionTimeout::new(Random::seeded(seed), 12);
+        let mut terms = vec![(0, raw.raft.term)];
+        for tick in 1..500 {
+            timeout.set(&mut raw);
+            raw.tick();
+            if terms.last().is_some_and(|(_, term)| *term != raw.raft.term) {
+                terms.push((tick, raw.raft.term));
+            }
+        }
+        terms.into_iter().map(|(tick, _)| tick).collect()
+    }
+
+    #[test]
+    fn a_seed_fixes_when_elections_begin() {
+        let first = elections(1);
+        assert!(first.len() > 15, "{first:?}");
+        assert!(first.windows(2).all(|pair| (12..24).contains(&(pair[1] - pair[0]))), "{first:?}");
+        assert_eq!(first, elections(1));
+        assert_ne!(first, elections(2));
+    }
+}

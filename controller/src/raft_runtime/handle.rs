@@ -126,6 +126,9 @@ impl View {
     }
 }
 
+/// Least time that [`RaftHandle::stop`] gives the lane to close its files.
+const CLOSING: Duration = Duration::from_secs(6);
+
 pub(super) type Answer<T> = oneshot::Sender<Result<T, ProposeError>>;
 
 /// What handles ask of the lane.
@@ -228,7 +231,7 @@ impl RaftHandle {
         // The queue may be full for a moment; the lane drains it.
         if self.commands.send(Command::Stop).await.is_ok() {
             let closed = self.commands.closed();
-            if self.host.clock.timeout(timeout, closed).await.is_err() {
+            if self.host.clock.timeout(timeout.max(CLOSING), closed).await.is_err() {
                 tracing::warn!("the raft lane did not stop in time");
             }
         }

@@ -21,6 +21,7 @@ pub(super) struct Events {
     pub(super) peers: mpsc::Receiver<PeerEvent>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one lives at a time, for one turn of the loop")]
 enum Event {
     Tick,
     Command(Command),

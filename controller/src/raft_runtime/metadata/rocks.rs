@@ -102,7 +102,7 @@ impl RocksStore {
             self.make_room(0)?;
             self.state = match DB::open(&options(), &self.path) {
                 Ok(db) => State::Open(db),
-                Err(error) => self.begin_anew(&error.to_string()),
+                Err(error) => self.begin_anew(error.as_ref()),
             };
         }
         match &self.state {
