@@ -2,8 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 use plimsoll_proto::batch::{
-    BatchBuilder, BatchError, BatchHeader, Compression, HEADER_BYTES, Limits, NewRecord, first_batch, iter_batches,
-    records, stamp, verify,
+    BatchBuilder, BatchError, BatchHeader, Compression, HEADER_BYTES, Limits, NewRecord, first_batch,
+    iter_batches, records, stamp, verify,
 };
 use plimsoll_proto::ids::{LeaderEpoch, Offset};
 use proptest::prelude::*;
@@ -16,8 +16,12 @@ fn good(codec: Compression, count: u32) -> BytesMut {
     for i in 0..count {
         let value = format!("value number {i} {}", "abc".repeat(i as usize % 50));
         let headers: [(&str, Option<&[u8]>); 1] = [("h", Some(b"x"))];
-        let record =
-            NewRecord { key: Some(b"k"), value: Some(value.as_bytes()), headers: &headers, timestamp_ms: i64::from(i) };
+        let record = NewRecord {
+            key: Some(b"k"),
+            value: Some(value.as_bytes()),
+            headers: &headers,
+            timestamp_ms: i64::from(i),
+        };
         builder.push(&record).unwrap();
     }
     builder.build().unwrap()
@@ -107,7 +111,10 @@ fn each_rule_of_verify_has_its_error() {
     more[26] = 200;
     more[60] = 201;
     seal(&mut more);
-    assert!(matches!(verify(&more, &Limits::CLIENT), Err(BatchError::Header { .. } | BatchError::Record { .. })));
+    assert!(matches!(
+        verify(&more, &Limits::CLIENT),
+        Err(BatchError::Header { .. } | BatchError::Record { .. })
+    ));
     let mut long = good(Compression::None, 3);
     long.extend_from_slice(b"x");
     assert_eq!(verify(&long, &Limits::CLIENT), Err(BatchError::TrailingBytes { extra: 1 }));

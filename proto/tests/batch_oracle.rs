@@ -30,9 +30,10 @@ fn plain_records() -> impl Strategy<Value = Vec<Plain>> {
     let part = || proptest::option::of(proptest::collection::vec(any::<u8>(), 0..200));
     // Keys of headers are unique: the oracle holds them in a map.
     let headers = proptest::collection::btree_map("[a-z]{0,8}", part(), 0..4);
-    let record = (part(), part(), headers, 0i64..4_000_000_000_000).prop_map(|(key, value, headers, timestamp_ms)| {
-        Plain { key, value, headers: headers.into_iter().collect(), timestamp_ms }
-    });
+    let record =
+        (part(), part(), headers, 0i64..4_000_000_000_000).prop_map(|(key, value, headers, timestamp_ms)| {
+            Plain { key, value, headers: headers.into_iter().collect(), timestamp_ms }
+        });
     proptest::collection::vec(record, 1..20)
 }
 

@@ -7,7 +7,8 @@ use plimsoll_proto::ids::{LeaderEpoch, Offset};
 use super::{Env, PartitionLog, Producers};
 use crate::fs::{Disk, DiskError, OpenMode};
 use crate::segment::{
-    ActiveSegment, Expect, FileKind, IndexFile, IndexKind, SealedSegment, WalkEnd, open_index, path_of, walk_headers,
+    ActiveSegment, Expect, FileKind, IndexFile, IndexKind, SealedSegment, WalkEnd, open_index, path_of,
+    walk_headers,
 };
 
 impl PartitionLog {
@@ -72,7 +73,8 @@ impl PartitionLog {
         (self.log_start, self.high_watermark, self.durable_end) = (to, to, to);
         self.epochs.trim_head(to);
         self.changed = true;
-        let result = tolerate_full(self.write_checkpoint(env, false)).and_then(|()| self.rebase_active(env, base, to));
+        let result =
+            tolerate_full(self.write_checkpoint(env, false)).and_then(|()| self.rebase_active(env, base, to));
         if result.is_err() {
             // The file still has its old name: nothing may be written into it for another offset.
             self.must_roll = true;
@@ -99,7 +101,8 @@ impl PartitionLog {
         self.hints.clear();
         let file = self.active.file(env.disk, &self.dir)?;
         self.active.give_back(&*file)?;
-        for (kind, index) in [(FileKind::Index, IndexKind::Offsets), (FileKind::TimeIndex, IndexKind::Times)] {
+        for (kind, index) in [(FileKind::Index, IndexKind::Offsets), (FileKind::TimeIndex, IndexKind::Times)]
+        {
             if base != to {
                 // Hints: without an index the segment is walked.
                 let _ = env.disk.rename(&path_of(&self.dir, base, kind), &path_of(&self.dir, to, kind));
@@ -111,7 +114,8 @@ impl PartitionLog {
         Ok(())
     }
 
-    /// Cuts the log to end at `to`, or at the start of the batch that holds it.
+    /// Cuts the log to end at `to`, or at the start of the batch that holds it. The cut is durable when this
+    /// returns: after a power loss the tail does not come back.
     ///
     /// The high watermark and the durable end come down with it, and a failed sync is forgiven when nothing at
     /// or above the durable end is left.
@@ -123,9 +127,9 @@ impl PartitionLog {
         if to >= self.log_end() {
             return Ok(());
         }
-        let to = self.batch_start(env, to)?;
+        let to = self.batch_start(env, to)?.max(self.log_start);
         // First the checkpoint with the lower ends: whatever of the tail a crash leaves is then beyond them.
-        let before = (self.high_watermark, self.durable_end);
+        let before = self.durable_end;
         self.high_watermark = self.high_watermark.min(to);
         self.durable_end = self.durable_end.min(to);
         self.changed = true;
@@ -136,17 +140,37 @@ impl PartitionLog {
         }
         self.cut_active(env, to)?;
         self.changed = true;
+        if self.log_end() < self.log_start {
+            self.begin_at_log_start(env)?;
+        }
         self.epochs.truncate_tail(self.log_end());
         self.high_watermark = self.high_watermark.min(self.log_end());
         self.durable_end = self.durable_end.min(self.log_end());
-        if self.log_end() <= before.1 {
-            self.sync_failed = None;
-        }
         if !self.producers.truncate_tail(self.log_end()) {
             self.rebuild_producers(env)?;
         }
+        if self.sync_failed.is_some() {
+            // Never sync again what a sync failed for; nothing at or above the durable end is left.
+            if self.log_end() <= before {
+                self.sync_failed = None;
+            }
+        } else {
+            self.sync_cut(env)?;
+        }
         let _ = self.offsets();
         Ok(())
+    }
+
+    /// The batch that holds the log start was cut whole: the log goes on, empty, at its start.
+    fn begin_at_log_start(&mut self, env: &mut Env<'_>) -> Result<(), DiskError> {
+        let base = self.active.base_offset;
+        self.active.end_offset = self.log_start;
+        let result = self.rebase_active(env, base, self.log_start);
+        if result.is_err() {
+            // The file keeps its old name: nothing may be written into it for another offset.
+            self.must_roll = true;
+        }
+        result
     }
 
     /// Removes the active segment; the sealed one before it becomes active.
@@ -165,12 +189,14 @@ impl PartitionLog {
     }
 
     fn revive(&self, env: &mut Env<'_>, sealed: &SealedSegment) -> Result<ActiveSegment, DiskError> {
-        let mut active = ActiveSegment::new(sealed.base_offset, sealed.end_offset, sealed.size_bytes, env.wall_ms);
+        let mut active =
+            ActiveSegment::new(sealed.base_offset, sealed.end_offset, sealed.size_bytes, env.wall_ms);
         active.max_timestamp_ms = sealed.max_timestamp_ms;
         active.last_append_ms = sealed.last_append_ms;
         active.damaged_from = sealed.damaged_from;
         load_indexes(env, &self.dir, &mut active)?;
-        for (kind, index) in [(FileKind::Index, IndexKind::Offsets), (FileKind::TimeIndex, IndexKind::Times)] {
+        for (kind, index) in [(FileKind::Index, IndexKind::Offsets), (FileKind::TimeIndex, IndexKind::Times)]
+        {
             if let Some(file) = open_index(env.disk, &self.dir, sealed.base_offset, kind, index)? {
                 tolerate_full(file.unseal())?;
             }
@@ -214,20 +240,20 @@ impl PartitionLog {
             producers.record(&found.header);
             ControlFlow::Continue(())
         })?;
+        // Producers whose batches are all trimmed are known from the checkpoint only.
+        producers.adopt_missing(&self.producers);
         self.producers = producers;
         self.changed = true;
         Ok(())
     }
 
-    /// Removes all files of the log. The checkpoint says first that it is being deleted, so that a crash in
-    /// between is completed by the next open; it and the directory go last.
-    pub(crate) fn delete(&mut self, env: &mut Env<'_>) -> Result<u64, DiskError> {
-        let freed = self.disk_bytes();
+    /// Writes down that the log is being deleted, so that a crash from here on is completed by the next open.
+    /// Needs no space.
+    pub(crate) fn mark_deleted(&mut self, env: &mut Env<'_>) -> Result<(), DiskError> {
         tolerate_full(self.write_checkpoint(env, true))?;
         env.handles.close_partition(self.id);
         self.active.close();
-        remove_partition_files(env.disk, &self.dir)?;
-        Ok(freed)
+        Ok(())
     }
 }
 

@@ -62,12 +62,8 @@ impl PartitionLog {
     }
 
     fn sync_files(&mut self, env: &mut Env<'_>) -> Result<(), DiskError> {
-        let behind: Vec<Offset> = self
-            .sealed
-            .iter()
-            .filter(|s| s.end_offset > self.durable_end)
-            .map(|s| s.base_offset)
-            .collect();
+        let behind: Vec<Offset> =
+            self.sealed.iter().filter(|s| s.end_offset > self.durable_end).map(|s| s.base_offset).collect();
         for base in behind {
             self.sync_segment(env, base)?;
         }
@@ -75,6 +71,16 @@ impl PartitionLog {
             self.active.file(env.disk, &self.dir)?.sync_data()?;
         }
         self.sync_dir(env)
+    }
+
+    /// Makes a cut durable: the new length, and the removals.
+    pub(super) fn sync_cut(&mut self, env: &mut Env<'_>) -> Result<(), DiskError> {
+        let file = self.active.file(env.disk, &self.dir)?;
+        let result = file.sync_data().and_then(|()| self.sync_dir(env));
+        if let Err(DiskError::VolumeFailed { cause, .. }) = &result {
+            self.sync_failed = Some(*cause);
+        }
+        result
     }
 
     fn sync_segment(&self, env: &Env<'_>, base: Offset) -> Result<(), DiskError> {

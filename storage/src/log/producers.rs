@@ -80,6 +80,14 @@ impl Producers {
         self.forgotten_to = self.forgotten_to.max(to);
     }
 
+    /// Takes over the producers of `other` that are not known here.
+    pub(crate) fn adopt_missing(&mut self, other: &Self) {
+        for (id, producer) in &other.known {
+            self.known.entry(*id).or_insert_with(|| producer.clone());
+        }
+        self.bound();
+    }
+
     /// Decides on a batch from a producer. Changes nothing.
     pub(crate) fn check(&self, batch: &ProducerSequence, records: u32) -> Result<SequenceCheck, AppendError> {
         let Some(known) = self.known.get(&batch.id) else {

@@ -86,7 +86,9 @@ impl PartitionLog {
         }
         let target = self.target(env, from)?;
         let (bytes, end) = match self.hints.take(from) {
-            Some(hint) if hint.position < target.size => self.read_at(&target, hint, from, limit, max_bytes)?,
+            Some(hint) if hint.position < target.size => {
+                self.read_at(&target, hint, from, limit, max_bytes)?
+            }
             _ => {
                 let start = self.locate(&target, from)?;
                 self.read_at(&target, start, from, limit, max_bytes)?
@@ -105,12 +107,18 @@ impl PartitionLog {
             Ok(found) => Ok(found.offset),
             Err(ReadError::Damaged { from, .. }) => Ok(from.min(at)),
             Err(ReadError::Disk(error)) => Err(error),
-            Err(ReadError::OffsetTrimmed { .. } | ReadError::OffsetNotAvailable { .. } | ReadError::NotFound) => Ok(at),
+            Err(
+                ReadError::OffsetTrimmed { .. } | ReadError::OffsetNotAvailable { .. } | ReadError::NotFound,
+            ) => Ok(at),
         }
     }
 
     /// First offset at or behind the log start whose timestamp is at least `timestamp_ms`.
-    pub(crate) fn offset_at(&mut self, env: &mut Env<'_>, timestamp_ms: i64) -> Result<Option<Offset>, ReadError> {
+    pub(crate) fn offset_at(
+        &mut self,
+        env: &mut Env<'_>,
+        timestamp_ms: i64,
+    ) -> Result<Option<Offset>, ReadError> {
         let candidates: Vec<Offset> = self
             .sealed
             .iter()
@@ -128,9 +136,17 @@ impl PartitionLog {
         Ok(None)
     }
 
-    fn offset_in(&mut self, env: &mut Env<'_>, target: &Target, timestamp_ms: i64) -> Result<Option<Offset>, ReadError> {
+    fn offset_in(
+        &mut self,
+        env: &mut Env<'_>,
+        target: &Target,
+        timestamp_ms: i64,
+    ) -> Result<Option<Offset>, ReadError> {
         let floor = |times: &SparseIndex| {
-            u64::try_from(timestamp_ms.saturating_sub(1)).ok().and_then(|t| times.floor(t)).map(|(_, offset)| offset)
+            u64::try_from(timestamp_ms.saturating_sub(1))
+                .ok()
+                .and_then(|t| times.floor(t))
+                .map(|(_, offset)| offset)
         };
         let from = match target.at {
             None => floor(&self.active.times),
@@ -198,19 +214,31 @@ impl PartitionLog {
     /// Position of the batch that holds `from`, by the index and a walk from there.
     fn locate(&mut self, target: &Target, from: Offset) -> Result<Expect, ReadError> {
         if target.damaged_from.is_some_and(|damaged| from >= damaged) {
-            return Err(ReadError::Damaged { from: target.damaged_from.unwrap_or(from), to: target.end_offset });
+            return Err(ReadError::Damaged {
+                from: target.damaged_from.unwrap_or(from),
+                to: target.end_offset,
+            });
         }
         let index = match &target.source {
             Source::Active(_) => &self.active.index,
             Source::Sealed(reader) => &reader.index,
         };
         let begin = Expect { position: 0, offset: target.base_offset, epoch: LeaderEpoch(0) };
-        let start = index.floor(from.get()).filter(|&(_, position)| position < target.size).map_or(begin, |(o, position)| {
-            Expect { position, offset: Offset::new(o).unwrap_or(target.base_offset), epoch: LeaderEpoch(0) }
-        });
+        let start = index.floor(from.get()).filter(|&(_, position)| position < target.size).map_or(
+            begin,
+            |(o, position)| Expect {
+                position,
+                offset: Offset::new(o).unwrap_or(target.base_offset),
+                epoch: LeaderEpoch(0),
+            },
+        );
         let walk = |start: Expect| {
             walk_headers(target.source.file(), start, target.size, |found| {
-                if found.header.end_offset() > from { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if found.header.end_offset() > from {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
             })
         };
         let mut end = walk(start)?;

@@ -77,7 +77,11 @@ impl SlotFile {
     ///
     /// # Errors
     /// `NotFound` when there is no file.
-    pub(crate) fn open(disk: &dyn Disk, path: String, magic: [u8; 4]) -> Result<(Self, Option<Vec<u8>>), DiskError> {
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        path: String,
+        magic: [u8; 4],
+    ) -> Result<(Self, Option<Vec<u8>>), DiskError> {
         let file = disk.open(&path, OpenMode::Read)?;
         let mut this = Self { path, magic, sequence: 0, current: None };
         let mut payload = None;
@@ -94,7 +98,12 @@ impl SlotFile {
         Ok((this, payload))
     }
 
-    fn read_slot(&self, file: &dyn DiskFile, level: Level, slot: u64) -> Result<Option<(u64, Vec<u8>)>, DiskError> {
+    fn read_slot(
+        &self,
+        file: &dyn DiskFile,
+        level: Level,
+        slot: u64,
+    ) -> Result<Option<(u64, Vec<u8>)>, DiskError> {
         let mut head = [0u8; HEAD_BYTES];
         if file.read_at(&mut head, level.slot_at(slot))? < HEAD_BYTES
             || head[..4] != self.magic

@@ -8,12 +8,12 @@ use super::scan::{Scanned, Trust, scan_segment};
 use super::{CHECKPOINT_NAME, dir_of};
 use crate::fs::{DirEntry, DiskError, OpenMode};
 use crate::log::{
-    CHECKPOINT_MAGIC, Checkpoint, Env, Epochs, LogSettings, Offsets, PartitionLog, Parts, Producers, SlotFile,
-    load_indexes, remove_partition_files,
+    CHECKPOINT_MAGIC, Checkpoint, Env, Epochs, LogSettings, Offsets, PartitionLog, Parts, Producers,
+    SlotFile, load_indexes, remove_partition_files,
 };
 use crate::segment::{
-    ActiveSegment, BLOCK_BYTES, Expect, FileKind, IndexFile, IndexKind, Seal, SealedSegment, parse_name, path_of,
-    whole_blocks,
+    ActiveSegment, BLOCK_BYTES, Expect, FileKind, IndexFile, IndexKind, Seal, SealedSegment, parse_name,
+    path_of, whole_blocks,
 };
 
 /// Preallocation that is not worth giving back when a log is opened.
@@ -51,7 +51,9 @@ pub(crate) fn open_log(
     let bases = log_bases(&entries);
     if bases.is_empty() {
         return match known {
-            Some(c) if c.written_end > Offset::ZERO => Err(DiskError::NotFound { operation: "open of a log" }),
+            Some(c) if c.written_end > Offset::ZERO => {
+                Err(DiskError::NotFound { operation: "open of a log" })
+            }
             _ => Ok(None),
         };
     }
@@ -115,8 +117,9 @@ struct Opening {
 
 impl Opening {
     fn new(dir: String, known: Option<Checkpoint>, producers_max: usize, page_cache_lost: bool) -> Self {
-        let trusted_end =
-            known.as_ref().map_or(Offset::ZERO, |c| if page_cache_lost { c.durable_end } else { c.written_end });
+        let trusted_end = known
+            .as_ref()
+            .map_or(Offset::ZERO, |c| if page_cache_lost { c.durable_end } else { c.written_end });
         let mut epochs = Epochs::default();
         let mut producers = Producers::new(producers_max);
         let mut rebuild = false;
@@ -126,9 +129,11 @@ impl Opening {
                 Some(state) => producers = state.clone(),
                 None => rebuild = true,
             }
-            if trusted_end < checkpoint.written_end {
-                epochs.truncate_tail(trusted_end);
-                rebuild |= !producers.truncate_tail(trusted_end);
+            // What lies below the log start was committed, wherever the trusted end is.
+            let known_end = trusted_end.max(checkpoint.log_start);
+            if known_end < checkpoint.written_end {
+                epochs.truncate_tail(known_end);
+                rebuild |= !producers.truncate_tail(known_end);
             }
         }
         Self {
@@ -175,7 +180,9 @@ impl Opening {
             let last = i + 1 == bases.len();
             let continues = match kept.last() {
                 None => last,
-                Some(&before) => last && self.seal_of(env, before).is_some_and(|seal| seal.end_offset == base),
+                Some(&before) => {
+                    last && self.seal_of(env, before).is_some_and(|seal| seal.end_offset == base)
+                }
             };
             if empty && !continues {
                 // Best effort; a later roll adopts it.
@@ -200,7 +207,12 @@ impl Opening {
     }
 
     /// Takes a segment with a successor. `Some` when it is torn beyond the trusted end, with its good end.
-    fn read_sealed(&mut self, env: &Env<'_>, base: Offset, next: Offset) -> Result<Option<Expect>, DiskError> {
+    fn read_sealed(
+        &mut self,
+        env: &Env<'_>,
+        base: Offset,
+        next: Offset,
+    ) -> Result<Option<Expect>, DiskError> {
         let file = env.disk.open(&self.log_path(base), OpenMode::Read)?;
         let size = file.len()?;
         let seal = self.seal_of(env, base).filter(|seal| seal.end_offset == next);
@@ -258,7 +270,8 @@ impl Opening {
     fn take_active(&mut self, env: &mut Env<'_>, base: Offset, end: Expect) -> Result<(), DiskError> {
         let mut active = ActiveSegment::new(base, end.offset, end.position, env.wall_ms);
         load_indexes(env, &self.dir, &mut active)?;
-        active.max_timestamp_ms = active.times.last_key().and_then(|t| i64::try_from(t).ok()).unwrap_or(i64::MIN);
+        active.max_timestamp_ms =
+            active.times.last_key().and_then(|t| i64::try_from(t).ok()).unwrap_or(i64::MIN);
         if let Some(times) = self.known.as_ref().map(|c| c.active).filter(|times| times.base_offset == base) {
             active.last_append_ms = times.last_append_ms.min(env.wall_ms);
             if times.first_append_ms > 0 && end.position > 0 {
@@ -302,7 +315,12 @@ impl Opening {
         Ok((scanned, max_timestamp_ms))
     }
 
-    fn finish(self, env: &mut Env<'_>, partition: PartitionId, checkpoint: SlotFile) -> Result<Opened, DiskError> {
+    fn finish(
+        self,
+        env: &mut Env<'_>,
+        partition: PartitionId,
+        checkpoint: SlotFile,
+    ) -> Result<Opened, DiskError> {
         let mut active = self.active.expect("the last of at least one segment is the active one");
         let first = self.sealed.front().map_or(active.base_offset, |s| s.base_offset);
         let log_start = self.log_start.max(first);
@@ -313,7 +331,8 @@ impl Opening {
             must_roll = true;
         }
         let log_end = active.end_offset;
-        let high_watermark = self.known.as_ref().map_or(log_start, |c| c.high_watermark).clamp(log_start, log_end);
+        let high_watermark =
+            self.known.as_ref().map_or(log_start, |c| c.high_watermark).clamp(log_start, log_end);
         let durable_end = self.known.as_ref().map_or(first, |c| c.durable_end).min(log_end);
         let mut epochs = self.epochs;
         epochs.truncate_above(log_end);

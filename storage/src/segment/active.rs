@@ -16,7 +16,9 @@ use std::time::Duration;
 use plimsoll_proto::batch::BatchHeader;
 use plimsoll_proto::ids::Offset;
 
-use super::{BLOCK_BYTES, FileKind, IndexFile, IndexKind, Seal, SealedSegment, SparseIndex, path_of, whole_blocks};
+use super::{
+    BLOCK_BYTES, FileKind, IndexFile, IndexKind, Seal, SealedSegment, SparseIndex, path_of, whole_blocks,
+};
 use crate::fs::{Disk, DiskError, DiskFile, OpenMode};
 use crate::space::SpareFiles;
 use crate::space::spare::SpareKind;
@@ -84,7 +86,12 @@ impl ActiveSegment {
     }
 
     /// Makes the three files. Fails whole: what was made is removed again.
-    pub(crate) fn create(disk: &dyn Disk, dir: &str, base_offset: Offset, wall_ms: u64) -> Result<Self, DiskError> {
+    pub(crate) fn create(
+        disk: &dyn Disk,
+        dir: &str,
+        base_offset: Offset,
+        wall_ms: u64,
+    ) -> Result<Self, DiskError> {
         let made = Self::create_files(disk, dir, base_offset);
         if made.is_err() {
             // Best effort: a leftover of this very offset is empty and is adopted by the next try.
@@ -128,7 +135,8 @@ impl ActiveSegment {
         dir: &str,
         base_offset: Offset,
     ) -> Result<Option<Arc<dyn DiskFile>>, DiskError> {
-        for (kind, index) in [(FileKind::Index, IndexKind::Offsets), (FileKind::TimeIndex, IndexKind::Times)] {
+        for (kind, index) in [(FileKind::Index, IndexKind::Offsets), (FileKind::TimeIndex, IndexKind::Times)]
+        {
             let taken = spares.take(disk, SpareKind::Index, &path_of(dir, base_offset, kind))?;
             let Some(file) = taken else { return Ok(None) };
             IndexFile::new(file, index, base_offset).empty()?;
@@ -138,7 +146,8 @@ impl ActiveSegment {
     }
 
     fn create_files(disk: &dyn Disk, dir: &str, base_offset: Offset) -> Result<Arc<dyn DiskFile>, DiskError> {
-        for (kind, index) in [(FileKind::Index, IndexKind::Offsets), (FileKind::TimeIndex, IndexKind::Times)] {
+        for (kind, index) in [(FileKind::Index, IndexKind::Offsets), (FileKind::TimeIndex, IndexKind::Times)]
+        {
             let file = create_or_empty(disk, &path_of(dir, base_offset, kind))?;
             IndexFile::new(file, index, base_offset).format()?;
         }
@@ -253,7 +262,12 @@ impl ActiveSegment {
     }
 
     /// Cuts the segment to end at `position`, where the batch of `offset` began.
-    pub(crate) fn cut(&mut self, file: &dyn DiskFile, position: u64, offset: Offset) -> Result<(), DiskError> {
+    pub(crate) fn cut(
+        &mut self,
+        file: &dyn DiskFile,
+        position: u64,
+        offset: Offset,
+    ) -> Result<(), DiskError> {
         file.set_len(position)?;
         self.torn = false;
         self.size = position;

@@ -47,7 +47,8 @@ mod tests {
             let path = path_of("d", Offset::MAX, kind);
             assert_eq!(parse_name(path.trim_start_matches("d/")), Some((Offset::MAX, kind)));
         }
-        for other in ["checkpoint", "1.log", "00000000000000000001.txt", "99999999999999999999.log", "x.y.z"] {
+        for other in ["checkpoint", "1.log", "00000000000000000001.txt", "99999999999999999999.log", "x.y.z"]
+        {
             assert_eq!(parse_name(other), None, "{other}");
         }
     }

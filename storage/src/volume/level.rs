@@ -8,7 +8,9 @@ use plimsoll_proto::disk::WriteClass;
 use super::{Volume, VolumeEvent, VolumeFacts};
 use crate::fs::DiskError;
 use crate::space::level::Command;
-use crate::space::{Demand, LevelCause, LevelView, Marks, Observation, OwnUse, RunningReclaim, Verdict, Want, admit, canary};
+use crate::space::{
+    Demand, LevelCause, LevelView, Marks, Observation, OwnUse, RunningReclaim, Verdict, Want, admit, canary,
+};
 
 impl Volume {
     /// Takes what came of sampling the disk's space, which the owner does on a lane of its own; `now` is the

@@ -44,6 +44,8 @@ pub struct Volume {
     /// Whether the identity file says that this run is under way. Nothing is written to logs before.
     run_noted: bool,
     logs: BTreeMap<PartitionId, Entry>,
+    /// Logs whose deletion has begun, with the bytes of their files.
+    deleting: BTreeMap<PartitionId, u64>,
     handles: ReadHandles,
     sensor: Sensor,
     ledger: SpaceLedger,
@@ -93,7 +95,10 @@ struct Time {
 
 impl std::fmt::Debug for Volume {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Volume").field("id", &self.id()).field("logs", &self.logs.len()).finish_non_exhaustive()
+        f.debug_struct("Volume")
+            .field("id", &self.id())
+            .field("logs", &self.logs.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -143,7 +148,11 @@ impl Volume {
     ///
     /// # Errors
     /// As [`Volume::read`].
-    pub fn offset_at(&mut self, partition: &PartitionId, timestamp_ms: i64) -> Result<Option<Offset>, ReadError> {
+    pub fn offset_at(
+        &mut self,
+        partition: &PartitionId,
+        timestamp_ms: i64,
+    ) -> Result<Option<Offset>, ReadError> {
         let found = self.with_log(partition, |log, env| log.offset_at(env, timestamp_ms));
         let result = found.unwrap_or(Err(ReadError::NotFound));
         self.note_read(partition, &result);
@@ -160,7 +169,9 @@ impl Volume {
             }
             Err(ReadError::Disk(error)) => self.note_failure(&error.clone(), 0),
             Ok(_)
-            | Err(ReadError::OffsetTrimmed { .. } | ReadError::OffsetNotAvailable { .. } | ReadError::NotFound) => {}
+            | Err(
+                ReadError::OffsetTrimmed { .. } | ReadError::OffsetNotAvailable { .. } | ReadError::NotFound,
+            ) => {}
         }
     }
 
@@ -238,7 +249,8 @@ impl Volume {
         let result = work(&mut entry.log, &mut env);
         let after = (entry.log.disk_bytes(), entry.log.preallocated());
         self.accounts.used_bytes = (self.accounts.used_bytes + after.0).saturating_sub(before.0);
-        self.accounts.preallocated_bytes = (self.accounts.preallocated_bytes + after.1).saturating_sub(before.1);
+        self.accounts.preallocated_bytes =
+            (self.accounts.preallocated_bytes + after.1).saturating_sub(before.1);
         Some(result)
     }
 

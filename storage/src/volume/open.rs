@@ -41,7 +41,8 @@ impl Volume {
         let mut report = OpenReport::default();
         let (identity, before) = own_identity(&disk, &settings, &mut report)?;
         let sample = disk.space().map_err(failed)?;
-        let capacity_bytes = settings.byte_limit.map_or(sample.total_bytes, |limit| limit.min(sample.total_bytes));
+        let capacity_bytes =
+            settings.byte_limit.map_or(sample.total_bytes, |limit| limit.min(sample.total_bytes));
         let mut handles = ReadHandles::new(settings.read_handles_max);
         let mut env = Env {
             disk: disk.as_ref(),
@@ -81,6 +82,7 @@ impl Volume {
             run,
             run_noted: false,
             logs: BTreeMap::new(),
+            deleting: BTreeMap::new(),
             handles,
             sensor,
             reserve,

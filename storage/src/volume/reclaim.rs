@@ -111,7 +111,8 @@ impl Volume {
             last_append_age: age(active.last_append_ms),
             sealed: false,
         });
-        let trim = |past_active_groups| Pressure::Trim { min_retention: settings.min_retention, past_active_groups };
+        let trim =
+            |past_active_groups| Pressure::Trim { min_retention: settings.min_retention, past_active_groups };
         ReplicaFacts {
             partition,
             leads: guard.leads,

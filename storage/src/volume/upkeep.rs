@@ -34,15 +34,26 @@ impl Volume {
             self.time.retention_at = now + self.settings.retention_interval;
             self.run_reclaim(guards);
         }
+        self.finish_deletions();
         self.flush_intervals();
         self.write_checkpoints();
         self.settle_idle();
-        if self.sensor.view().level == DiskLevel::Normal && !self.reserve.is_complete() {
-            if let Err(error) = self.reserve.replenish(self.disk.as_ref()) {
-                self.note_failure(&error, 0);
-            }
+        if self.sensor.view().level == DiskLevel::Normal
+            && !self.reserve.is_complete()
+            && let Err(error) = self.reserve.replenish(self.disk.as_ref())
+        {
+            self.note_failure(&error, 0);
         }
         self.take_events()
+    }
+
+    fn finish_deletions(&mut self) {
+        let begun: Vec<PartitionId> = self.deleting.keys().copied().collect();
+        for partition in begun {
+            if self.finish_deletion(&partition).is_err() {
+                return;
+            }
+        }
     }
 
     fn watch_clocks(&mut self, now: Duration, wall_ms: u64) {
@@ -122,11 +133,12 @@ impl Volume {
 
     /// Keeps the number of open files bounded: the log that was used longest ago is closed.
     pub(super) fn bound_open_logs(&mut self, keep: &PartitionId) {
-        if self.uses % 64 != 0 {
+        if !self.uses.is_multiple_of(64) {
             return;
         }
         let open = self.logs.iter().filter(|(_, entry)| entry.log.is_open());
-        let mut by_use: Vec<(u64, PartitionId)> = open.map(|(partition, entry)| (entry.used, *partition)).collect();
+        let mut by_use: Vec<(u64, PartitionId)> =
+            open.map(|(partition, entry)| (entry.used, *partition)).collect();
         if by_use.len() <= self.settings.open_logs_max {
             return;
         }

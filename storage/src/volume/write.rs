@@ -9,7 +9,9 @@ use plimsoll_proto::ids::{LeaderEpoch, Offset, PartitionId};
 
 use super::{Entry, Volume};
 use crate::fs::{DiskError, FailureCause};
-use crate::log::{AppendError, AppendFailure, Appended, Env, LogSettings, PartitionLog};
+use crate::log::{
+    AppendError, AppendFailure, Appended, Env, LogSettings, PartitionLog, remove_partition_files,
+};
 use crate::recovery;
 use crate::space::LevelCause;
 
@@ -33,6 +35,10 @@ impl Volume {
         }
         self.time.now = now;
         self.check_writable(WriteClass::ControlPlane, NEW_LOG_BYTES)?;
+        if self.deleting.contains_key(&partition) {
+            self.finish_deletion(&partition)
+                .map_err(|error| self.disk_refused(&error, NEW_LOG_BYTES, false))?;
+        }
         let mut env = Env {
             disk: self.disk.as_ref(),
             handles: &mut self.handles,
@@ -55,30 +61,41 @@ impl Volume {
     pub(super) fn insert(&mut self, partition: PartitionId, log: PartitionLog, configured: bool) {
         let now = self.time.now;
         let checkpoint_at = now + self.settings.checkpoint_interval;
-        let entry = Entry { log, configured, used: self.uses, appended_at: now, unsynced_since: None, checkpoint_at };
+        let entry =
+            Entry { log, configured, used: self.uses, appended_at: now, unsynced_since: None, checkpoint_at };
         self.logs.insert(partition, entry);
     }
 
-    /// Removes a log and returns the bytes that its files took. Needs no space; a crash in between is
-    /// completed by the next open.
+    /// Removes a log and returns the bytes that its files took; 0 when there is none. Needs no space. Once this
+    /// was called the partition is gone for good, unless its error came before anything was removed.
     ///
     /// # Errors
-    /// What the disk says; call again.
+    /// What the disk says. A deletion that has begun is completed by the next tick, or the next open.
     pub fn delete_partition(&mut self, partition: &PartitionId) -> Result<u64, DiskError> {
-        if !self.logs.contains_key(partition) {
-            return Ok(0);
+        if self.logs.contains_key(partition) {
+            if let Some(Err(error)) = self.with_log(partition, PartitionLog::mark_deleted) {
+                self.note_failure(&error, 0);
+                return Err(error);
+            }
+            if let Some(entry) = self.logs.remove(partition) {
+                self.accounts.preallocated_bytes =
+                    self.accounts.preallocated_bytes.saturating_sub(entry.log.preallocated());
+                self.deleting.insert(*partition, entry.log.disk_bytes());
+            }
         }
-        match self.with_log(partition, |log, env| log.delete(env)).unwrap_or(Ok(0)) {
-            Ok(freed) => {
-                if let Some(entry) = self.logs.remove(partition) {
-                    self.accounts.used_bytes = self.accounts.used_bytes.saturating_sub(entry.log.disk_bytes());
-                }
-                // A deletion that is not durable is done again by the next open.
-                if let Err(error) = self.disk.sync_dir(recovery::PARTITIONS_DIR) {
-                    self.note_failure(&error, 0);
-                    return Err(error);
-                }
-                Ok(freed)
+        self.finish_deletion(partition)
+    }
+
+    /// Removes the files of a log that is being deleted.
+    pub(super) fn finish_deletion(&mut self, partition: &PartitionId) -> Result<u64, DiskError> {
+        let Some(&bytes) = self.deleting.get(partition) else { return Ok(0) };
+        let removed = remove_partition_files(self.disk.as_ref(), &recovery::dir_of(*partition));
+        // Not durable before this; a crash until then does it again.
+        match removed.and_then(|()| self.disk.sync_dir(recovery::PARTITIONS_DIR)) {
+            Ok(()) => {
+                self.deleting.remove(partition);
+                self.accounts.used_bytes = self.accounts.used_bytes.saturating_sub(bytes);
+                Ok(bytes)
             }
             Err(error) => {
                 self.note_failure(&error, 0);
@@ -131,7 +148,8 @@ impl Volume {
             let (_, bytes) = item?;
             let header = batch::verify(&bytes, &Limits::REPLICA)?;
             if header.leader_epoch.is_none() {
-                let why = BatchError::Header { field: "leader_epoch", why: "is missing in a replicated batch" };
+                let why =
+                    BatchError::Header { field: "leader_epoch", why: "is missing in a replicated batch" };
                 return Err(AppendError::Corrupt(why));
             }
             headers.push(header);
@@ -235,7 +253,9 @@ impl Volume {
                 capacity_bytes: before.capacity_bytes,
                 level,
             },
-            DiskError::VolumeFailed { cause, .. } => AppendError::VolumeFailed { cause: *cause, written: uncut },
+            DiskError::VolumeFailed { cause, .. } => {
+                AppendError::VolumeFailed { cause: *cause, written: uncut }
+            }
             other if uncut => {
                 // What can't be cut can't be refused either: no more appends to this volume.
                 let cause = FailureCause::AppendErrors;

@@ -73,7 +73,9 @@ fn a_duplicate_gets_its_offset_and_a_gap_is_refused_also_after_reopening() {
     for i in 0..4 {
         append(&mut volume, batch(&[b"v"], Some((5, 0, i))), 1).unwrap();
     }
-    let gap = |result| assert_eq!(result, Err(AppendError::OutOfOrderSequence { expected: Sequence::from_i32(4).unwrap() }));
+    let gap = |result| {
+        assert_eq!(result, Err(AppendError::OutOfOrderSequence { expected: Sequence::from_i32(4).unwrap() }))
+    };
     gap(append(&mut volume, batch(&[b"v"], Some((5, 0, 9))), 1));
     drop(volume);
     let (mut volume, report) = open(shared(&disk), NOW);
@@ -96,10 +98,16 @@ fn bad_batches_change_nothing() {
     let good = batch(&[b"v"], None);
     let mut flipped = good.clone();
     *flipped.last_mut().unwrap() ^= 1;
-    assert!(matches!(append(&mut volume, flipped, 1), Err(AppendError::Corrupt(BatchError::Checksum { .. }))));
+    assert!(matches!(
+        append(&mut volume, flipped, 1),
+        Err(AppendError::Corrupt(BatchError::Checksum { .. }))
+    ));
     let mut longer = good.clone();
     longer.extend_from_slice(b"x");
-    assert!(matches!(append(&mut volume, longer, 1), Err(AppendError::Corrupt(BatchError::TrailingBytes { .. }))));
+    assert!(matches!(
+        append(&mut volume, longer, 1),
+        Err(AppendError::Corrupt(BatchError::TrailingBytes { .. }))
+    ));
     let huge = vec![0u8; 2 << 20];
     assert_eq!(append(&mut volume, batch(&[&huge], None), 1), Err(AppendError::TooLarge { limit: 1 << 20 }));
     append(&mut volume, good.clone(), 4).unwrap();
@@ -210,7 +218,15 @@ fn offsets_are_found_by_timestamp() {
         append(&mut volume, builder.build().unwrap(), 1).unwrap();
     }
     assert_eq!(builder_at, 600);
-    for (timestamp, found) in [(-5, Some(0)), (0, Some(0)), (1, Some(1)), (10, Some(1)), (3333, Some(334)), (5990, Some(599)), (5991, None)] {
+    for (timestamp, found) in [
+        (-5, Some(0)),
+        (0, Some(0)),
+        (1, Some(1)),
+        (10, Some(1)),
+        (3333, Some(334)),
+        (5990, Some(599)),
+        (5991, None),
+    ] {
         assert_eq!(volume.offset_at(&partition(0), timestamp).unwrap(), found.map(offset), "{timestamp}");
     }
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::world::*;
+use crate::fs::SharedDisk;
 use crate::fs::faulty::{Fault, FaultKind, FaultyDisk, Then};
 use crate::fs::memory::{MemoryDisk, MemoryDiskSettings, PowerLoss};
-use crate::fs::SharedDisk;
 use crate::volume::{ReplicaGuards, Volume};
 
 fn ms(n: u64) -> Duration {
@@ -27,10 +27,10 @@ fn live(volume: &mut Volume) -> (Promises, Promises) {
                 clock += 1;
                 let _ = acked.produce(volume, &partition(index), 1500, ms(clock));
             }
-            if volume.sync(&partition(index)).is_ok() {
-                if let Some(values) = acked.acked.get(&partition(index)) {
-                    synced.acked.insert(partition(index), values.clone());
-                }
+            if volume.sync(&partition(index)).is_ok()
+                && let Some(values) = acked.acked.get(&partition(index))
+            {
+                synced.acked.insert(partition(index), values.clone());
             }
         }
         clock += 11_000;

@@ -53,10 +53,16 @@ fn a_foreign_fill_refuses_at_once_and_room_readmits_within_two_seconds() {
     assert!(volume.facts().preallocated_bytes > 0);
     disk.take_all_bytes();
     let events = sample(&mut volume, &disk, s(3));
-    assert!(events.iter().any(|e| matches!(e, VolumeEvent::LevelChanged { to: DiskLevel::ReadOnly, .. })), "{events:?}");
+    assert!(
+        events.iter().any(|e| matches!(e, VolumeEvent::LevelChanged { to: DiskLevel::ReadOnly, .. })),
+        "{events:?}"
+    );
     assert_eq!(volume.facts().preallocated_bytes, 0, "given back");
     let refused = produce(&mut volume, s(3));
-    assert!(matches!(refused, Err(AppendError::OutOfSpace { level: DiskLevel::ReadOnly, .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(AppendError::OutOfSpace { level: DiskLevel::ReadOnly, .. })),
+        "{refused:?}"
+    );
     assert!(matches!(volume.admit(WriteClass::Produce, 1000, Duration::ZERO, s(3)), Verdict::Refuse { .. }));
     assert_eq!(read_all(&mut volume, &partition(0), None).len(), 1);
     disk.release();
@@ -68,7 +74,8 @@ fn a_foreign_fill_refuses_at_once_and_room_readmits_within_two_seconds() {
 #[test]
 fn a_real_enospc_changes_the_level_in_the_same_call_and_nothing_is_written() {
     let (disk, mut volume) = world(64 << 20);
-    while volume.facts().preallocated_bytes > 4096 || volume.log(&partition(0)).unwrap().log_end == offset(0) {
+    while volume.facts().preallocated_bytes > 4096 || volume.log(&partition(0)).unwrap().log_end == offset(0)
+    {
         produce(&mut volume, s(2)).unwrap();
     }
     disk.set_greedy(true);
@@ -79,7 +86,13 @@ fn a_real_enospc_changes_the_level_in_the_same_call_and_nothing_is_written() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(refused, AppendError::OutOfSpace { cause: DiskCause::Bytes, level: DiskLevel::ReadOnly, .. }), "{refused:?}");
+    assert!(
+        matches!(
+            refused,
+            AppendError::OutOfSpace { cause: DiskCause::Bytes, level: DiskLevel::ReadOnly, .. }
+        ),
+        "{refused:?}"
+    );
     assert_eq!(volume.log(&partition(0)).unwrap().log_end, acked);
     let events = volume.take_events();
     assert!(events.iter().any(|e| matches!(e, VolumeEvent::LevelChanged { to: DiskLevel::ReadOnly, .. })));
@@ -156,16 +169,14 @@ fn pressure_frees_what_retention_allows_before_anything_is_refused() {
 #[test]
 fn unexpired_data_goes_only_where_the_topic_allows_it() {
     let (disk, mut volume) = world(16 << 20);
-    let settings = LogSettings {
-        on_pressure: OnPressure::Trim,
-        min_retention: Duration::ZERO,
-        ..small_segments()
-    };
+    let settings =
+        LogSettings { on_pressure: OnPressure::Trim, min_retention: Duration::ZERO, ..small_segments() };
     volume.configure(&partition(0), settings);
     for index in 0..2 {
         for _ in 0..2000 {
             let batch = batch(&[&[b'v'; 1000]], None);
-            let at = volume.append_as_leader(&partition(index), batch, LeaderEpoch(1), s(2), WALL_MS).unwrap();
+            let at =
+                volume.append_as_leader(&partition(index), batch, LeaderEpoch(1), s(2), WALL_MS).unwrap();
             volume.set_high_watermark(&partition(index), at.log_end);
         }
     }

@@ -20,7 +20,9 @@ enum Op {
     Sync,
     TrimTo(u8),
     TruncateTo(u8),
-    Reopen { in_order: bool },
+    Reopen {
+        in_order: bool,
+    },
     PowerLoss(u64),
     Tick(u16),
     ForeignFill,
@@ -69,7 +71,12 @@ fn play(ops: &[Op]) {
     }
 }
 
-fn send(volume: &mut Volume, values: &[&[u8]], sequence: i32, now: u64) -> Result<crate::log::Appended, AppendError> {
+fn send(
+    volume: &mut Volume,
+    values: &[&[u8]],
+    sequence: i32,
+    now: u64,
+) -> Result<crate::log::Appended, AppendError> {
     let batch = batch(values, Some((9, 0, sequence)));
     volume.append_as_leader(&partition(0), batch, LeaderEpoch(1), Duration::from_millis(now), WALL_MS + now)
 }
@@ -100,10 +107,13 @@ fn step(mut volume: Volume, disk: &MemoryDisk, model: &mut Model, op: &Op) -> Vo
             }
         }
         Op::Again => {
-            if let Some(&(first, sequence, _)) = model.batches.last() {
-                let parts: Vec<&[u8]> = model.values[first..].iter().map(Vec::as_slice).collect();
+            if let Some(&(first, sequence, count)) = model.batches.last() {
+                let last = first + usize::try_from(count).unwrap();
+                let parts: Vec<&[u8]> = model.values[first..last].iter().map(Vec::as_slice).collect();
                 match send(&mut volume, &parts, sequence, model.now) {
-                    Ok(again) => assert!(again.duplicate && again.base_offset.get() == u64::try_from(first).unwrap()),
+                    Ok(again) => {
+                        assert!(again.duplicate && again.base_offset.get() == u64::try_from(first).unwrap())
+                    }
                     Err(AppendError::OutOfSpace { .. }) => {}
                     Err(other) => panic!("{other}"),
                 }
@@ -143,8 +153,10 @@ fn step(mut volume: Volume, disk: &MemoryDisk, model: &mut Model, op: &Op) -> Vo
             let view = volume.log(&partition(0)).unwrap();
             let found = usize::try_from(view.log_end.get()).unwrap();
             assert!(found >= model.synced && found <= end, "{found} of {}..{end}", model.synced);
-            assert!(model.batches.iter().all(|(first, ..)| *first != found + 1) || found <= end);
             cut(model, found);
+            // A log whose unsynced end lies below its log start begins anew there.
+            assert!(found == model.values.len() || view.log_start == view.log_end);
+            model.values.resize(found, Vec::new());
             // A log start that a trim wrote down never goes back.
             assert!(usize::try_from(view.log_start.get()).unwrap() >= model.start.min(found));
             model.start = usize::try_from(view.log_start.get()).unwrap();
@@ -191,7 +203,8 @@ fn compare(volume: &mut Volume, model: &Model) {
     assert_eq!(view.log_start.get(), u64::try_from(model.start).unwrap());
     assert!(view.log_start <= view.high_watermark && view.high_watermark <= view.log_end);
     assert!(view.durable_end <= view.log_end);
-    let found: Vec<Vec<u8>> = read_all(volume, &partition(0), None).into_iter().map(|(_, v)| v.to_vec()).collect();
+    let found: Vec<Vec<u8>> =
+        read_all(volume, &partition(0), None).into_iter().map(|(_, v)| v.to_vec()).collect();
     assert!(found == model.values[model.start..], "contents differ");
 }
 

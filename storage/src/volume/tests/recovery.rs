@@ -83,22 +83,26 @@ fn rot_in_a_sealed_segment_is_found_on_reading_and_quarantined() {
 fn rot_before_the_durable_end_of_the_active_segment_keeps_the_log_end() {
     let (disk, _) = filled(100);
     let last = logs(&disk).pop().unwrap();
-    let base = offset(last[dir().len() + 1..].trim_end_matches(".log").parse().unwrap());
-    write(&disk, &last, 0, &[0xff; 20]);
+    let base: u64 = last[dir().len() + 1..].trim_end_matches(".log").parse().unwrap();
+    let size = disk.open(&last, OpenMode::Read).unwrap().len().unwrap();
+    // The header of the last batch; further back lies what a checkpoint vouches for and reading finds.
+    write(&disk, &last, size - size / (100 - base), &[0xff; 20]);
     let (mut volume, report) = open(shared(&disk), NOW);
-    assert_eq!(report.damaged, [DamagedRange { partition: partition(0), from: base, to: offset(100) }]);
+    let bad = offset(99);
+    assert_eq!(report.damaged, [DamagedRange { partition: partition(0), from: bad, to: offset(100) }]);
     let view = volume.log(&partition(0)).unwrap();
     assert_eq!(view.log_end, offset(100));
     let appended =
         volume.append_as_leader(&partition(0), batch(&[b"v"], None), LeaderEpoch(1), NOW, WALL_MS).unwrap();
     assert_eq!(appended.base_offset, offset(100));
     assert!(volume.read(&partition(0), offset(100), offset(101), 1000).is_ok());
-    assert!(matches!(volume.read(&partition(0), base, offset(101), 1000), Err(ReadError::Damaged { .. })));
+    assert!(matches!(volume.read(&partition(0), bad, offset(101), 1000), Err(ReadError::Damaged { .. })));
     drop(volume);
     let (mut volume, _) = open(shared(&disk), NOW);
     assert_eq!(volume.log(&partition(0)).unwrap().log_end, offset(101));
-    volume.truncate_tail(&partition(0), base).unwrap();
-    assert_eq!(volume.log(&partition(0)).unwrap().log_end, base, "refetch starts where the damage did");
+    volume.truncate_tail(&partition(0), bad).unwrap();
+    assert_eq!(volume.log(&partition(0)).unwrap().log_end, bad, "refetch starts where the damage did");
+    assert!(!volume.log(&partition(0)).unwrap().damaged);
 }
 
 #[test]

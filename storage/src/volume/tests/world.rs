@@ -50,7 +50,11 @@ pub(super) fn batch(values: &[&[u8]], producer: Option<(i64, i16, i32)>) -> Byte
 }
 
 /// All records from the log start to `limit`, or the log end.
-pub(super) fn read_all(volume: &mut Volume, partition: &PartitionId, limit: Option<Offset>) -> Vec<(u64, Bytes)> {
+pub(super) fn read_all(
+    volume: &mut Volume,
+    partition: &PartitionId,
+    limit: Option<Offset>,
+) -> Vec<(u64, Bytes)> {
     let view = volume.log(partition).unwrap();
     let limit = limit.unwrap_or(view.log_end);
     let mut from = view.log_start;
@@ -142,7 +146,11 @@ impl Promises {
             }
             if let Some(acked) = self.acked.get(&partition) {
                 for (at, value) in acked.range(start..) {
-                    assert_eq!(found.get(at).map(|v| &v[..]), Some(&value[..]), "{what}: offset {at} of {partition}");
+                    assert_eq!(
+                        found.get(at).map(|v| &v[..]),
+                        Some(&value[..]),
+                        "{what}: offset {at} of {partition}"
+                    );
                 }
             }
             let expected: Vec<u64> = (start..view.log_end.get()).collect();
