@@ -7,7 +7,7 @@ use super::mounts;
 
 /// Folder of all runs of this user.
 pub(super) fn base() -> PathBuf {
-    std::env::temp_dir().join(format!("plimsoll-chaos-{}", rustix::process::geteuid().as_raw()))
+    std::env::temp_dir().join(format!("plimsoll-chaos-{}", super::namespace::user()))
 }
 
 /// Name for the folder of a new run: the process, when that process began, and a number within it.

@@ -3,7 +3,14 @@
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
+/// Set inside of the namespaces, to the user outside of them.
 const INSIDE: &str = "PLIMSOLL_CHAOS_NAMESPACE";
+
+/// The user, as seen from outside of any namespace of ours.
+pub(super) fn user() -> u32 {
+    let outside = std::env::var(INSIDE).ok().and_then(|user| user.parse().ok());
+    outside.unwrap_or_else(|| rustix::process::geteuid().as_raw())
+}
 
 /// What this process may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +46,7 @@ pub fn privilege() -> Privilege {
             .arg("-Urm")
             .arg(program)
             .args(std::env::args_os().skip(1))
-            .env(INSIDE, "1")
+            .env(INSIDE, rustix::process::geteuid().as_raw().to_string())
             .exec();
         tracing::warn!("unshare: {error}");
     }
