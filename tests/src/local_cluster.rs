@@ -15,6 +15,9 @@ use crate::waiting::eventually;
 /// How long a cluster may take until every node is online.
 const ONLINE_LIMIT: Duration = Duration::from_secs(40);
 
+/// What a volume without a filesystem of its own may use.
+const FOLDER_LIMIT: &str = "256MiB";
+
 /// What a cluster consists of.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
@@ -22,7 +25,7 @@ pub struct Layout {
     pub controllers: u32,
     /// Storage nodes, with one volume each.
     pub spus: u32,
-    /// Size of a tmpfs for each volume; `None` uses plain folders.
+    /// Size of a tmpfs for each volume; `None` uses plain folders with a byte limit of 256 MiB.
     pub disk_bytes: Option<u64>,
 }
 
@@ -70,6 +73,10 @@ impl LocalCluster {
             };
             let mut arguments = server("spu", id, &folder, address);
             arguments.extend(members.iter().cloned());
+            if layout.disk_bytes.is_none() {
+                // How full this machine is must not decide what a test sees.
+                arguments.extend(["--byte-limit".to_owned(), FOLDER_LIMIT.to_owned()]);
+            }
             spus.push(Server::new(&name, &binary, arguments, logs.join(format!("{name}.log"))));
             data.push(folder);
         }
@@ -114,6 +121,12 @@ impl LocalCluster {
     /// With the end of its log.
     pub fn check_alive(&mut self) -> anyhow::Result<()> {
         self.controllers.iter_mut().chain(&mut self.spus).try_for_each(Server::check_alive)
+    }
+
+    /// The end of every server's log, for the message of a failed test.
+    pub fn logs(&self) -> String {
+        let end = |server: &Server| format!("--- {}\n{}\n", server.name, server.last_lines(25));
+        self.controllers.iter().chain(&self.spus).map(end).collect()
     }
 
     /// Waits until the log of a storage node has `words` in it.

@@ -28,7 +28,8 @@ async fn cluster_with_topic(layout: Layout) -> (LocalCluster, Client, v1::TopicI
         batch_bytes_max: 64 << 10,
         ..TopicConfig::default()
     };
-    client.admin().create_topic(TOPIC, config).await.expect("created");
+    let created = client.admin().create_topic(TOPIC, config).await;
+    assert!(created.is_ok(), "{created:?}\n{}", cluster.logs());
     let led = client.wait_metadata(LIMIT, |image| {
         image.topic_by_name(TOPIC).is_some_and(|topic| topic.partitions[0].leader != 0)
     });
