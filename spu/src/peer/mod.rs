@@ -12,5 +12,7 @@
 mod fetcher;
 mod fetchers;
 mod service;
+#[cfg(test)]
+mod tests;
 
 pub use service::PeerService;

@@ -161,7 +161,12 @@ mod tests {
 
     fn own(log_start: u64, high_watermark: u64, log_end: u64) -> OwnLog {
         let last_epoch = Some(LeaderEpoch(4));
-        OwnLog { log_start: at(log_start), high_watermark: at(high_watermark), log_end: at(log_end), last_epoch }
+        OwnLog {
+            log_start: at(log_start),
+            high_watermark: at(high_watermark),
+            log_end: at(log_end),
+            last_epoch,
+        }
     }
 
     const ASKED: Asked = Asked { log_end: Offset::ZERO, last_epoch: Some(LeaderEpoch(4)) };
@@ -183,7 +188,9 @@ mod tests {
             let asked = Asked { log_end: at(20), ..ASKED };
             let step = follower.on_answer(own(0, 7, 20), asked, answer.clone(), at(0), lookup);
             assert_eq!(step, Some(FollowerStep::TruncateTail(at(expected))), "{epoch} {end}");
-            for late in [Asked { log_end: at(19), ..asked }, Asked { last_epoch: Some(LeaderEpoch(2)), ..asked }] {
+            for late in
+                [Asked { log_end: at(19), ..asked }, Asked { last_epoch: Some(LeaderEpoch(2)), ..asked }]
+            {
                 assert_eq!(follower.on_answer(own(0, 7, 20), late, answer.clone(), at(0), lookup), None);
             }
         }

@@ -152,7 +152,12 @@ impl Leader {
     ///
     /// # Errors
     /// [`StaleFetch`]; nothing changed.
-    pub fn on_fetch(&mut self, spu: SpuId, position: ReportedPosition, now: Duration) -> Result<bool, StaleFetch> {
+    pub fn on_fetch(
+        &mut self,
+        spu: SpuId,
+        position: ReportedPosition,
+        now: Duration,
+    ) -> Result<bool, StaleFetch> {
         let registered = self.term.peers.get(&spu).ok_or(StaleFetch::NotAssigned)?.incarnation;
         let leader_end = self.ends.log_end;
         let progress = self.followers.get_mut(&spu).ok_or(StaleFetch::NotAssigned)?;
@@ -226,7 +231,9 @@ impl Leader {
     pub fn copies(&self, end: Offset) -> u32 {
         let followers = self.followers.values().filter_map(|p| p.fetched);
         let having = followers.filter(|fetch| self.counted_end(fetch.ends) >= end).count();
-        u32::try_from(having).unwrap_or(u32::MAX).saturating_add(u32::from(self.counted_end(self.ends) >= end))
+        u32::try_from(having)
+            .unwrap_or(u32::MAX)
+            .saturating_add(u32::from(self.counted_end(self.ends) >= end))
     }
 
     /// End of what at least `min_in_sync` replicas have: nothing beyond it may be reclaimed.

@@ -69,10 +69,10 @@ fn the_high_watermark_is_the_least_of_the_set_and_latest_waits_for_the_epoch() {
 
 #[test]
 fn with_flush_ack_only_synced_records_count() {
-    let mut flushed = Leader::new(Term { flush_ack: true, ..term(1, &[1, 2], 1) }, ends(10), at(0), s(3), s(0));
+    let mut flushed =
+        Leader::new(Term { flush_ack: true, ..term(1, &[1, 2], 1) }, ends(10), at(0), s(3), s(0));
     let unsynced = LogEnds { log_end: at(10), durable_end: at(4) };
-    let position =
-        ReportedPosition { incarnation: Incarnation(5), ends: unsynced, level: DiskLevel::Normal };
+    let position = ReportedPosition { incarnation: Incarnation(5), ends: unsynced, level: DiskLevel::Normal };
     assert_eq!(flushed.on_fetch(SpuId(2), position, s(0)), Ok(true));
     assert_eq!(flushed.high_watermark(), at(4));
     flushed.on_own_log(LogEnds { log_end: at(12), durable_end: at(10) });

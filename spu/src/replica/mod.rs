@@ -19,7 +19,6 @@ mod leader_tests;
 #[cfg(test)]
 mod model_tests;
 
-
 pub use follower::{Asked, Follower, FollowerStep, LeaderAnswer, OwnLog, StopReason};
 pub use leader::{Leader, ProposalOutcome, ReportedPosition, StaleFetch};
 pub use lease::Lease;

@@ -43,11 +43,38 @@ struct Node {
 
 #[derive(Clone, Debug)]
 enum Message {
-    Meta { to: u32, meta: Meta },
-    Fetch { from: u32, to: u32, epoch: u32, log_end: usize, last_epoch: Option<u32> },
-    Answer { from: u32, to: u32, epoch: u32, log_end: usize, last_epoch: Option<u32>, told: Told, high_watermark: usize },
-    Propose { from: u32, epoch: u32, expected: u32, in_sync: BTreeSet<u32> },
-    Outcome { to: u32, epoch: u32, expected: u32, applied: bool },
+    Meta {
+        to: u32,
+        meta: Meta,
+    },
+    Fetch {
+        from: u32,
+        to: u32,
+        epoch: u32,
+        log_end: usize,
+        last_epoch: Option<u32>,
+    },
+    Answer {
+        from: u32,
+        to: u32,
+        epoch: u32,
+        log_end: usize,
+        last_epoch: Option<u32>,
+        told: Told,
+        high_watermark: usize,
+    },
+    Propose {
+        from: u32,
+        epoch: u32,
+        expected: u32,
+        in_sync: BTreeSet<u32>,
+    },
+    Outcome {
+        to: u32,
+        epoch: u32,
+        expected: u32,
+        applied: bool,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -92,7 +119,8 @@ impl Node {
 
 impl World {
     fn new() -> Self {
-        let node = || Node { log: Vec::new(), high_watermark: 0, epoch: 0, role: Role::Idle, waiting: Vec::new() };
+        let node =
+            || Node { log: Vec::new(), high_watermark: 0, epoch: 0, role: Role::Idle, waiting: Vec::new() };
         let meta = Meta { leader: 1, epoch: 1, partition_epoch: 1, in_sync: (1..=NODES).collect() };
         let nodes = (1..=NODES).map(|id| (id, node())).collect();
         let mut world = Self {
@@ -127,8 +155,8 @@ impl World {
                 self.network.remove(usize::from(b) % self.network.len());
             }
             13 => self.tick(node),
-            14 if b % 3 == 0 => self.controller(node, a),
-            15 if b % 8 == 0 => self.restart(node, b),
+            14 if b.is_multiple_of(3) => self.controller(node, a),
+            15 if b.is_multiple_of(8) => self.restart(node, b),
             15 => self.network.push(Message::Meta { to: node, meta: self.meta.clone() }),
             _ => {}
         }
@@ -180,7 +208,7 @@ impl World {
 
     /// Elects another member, or takes one out of the set as the write-offline entry does.
     fn controller(&mut self, node: u32, how: u8) {
-        if how % 2 == 0 && self.meta.in_sync.contains(&node) {
+        if how.is_multiple_of(2) && self.meta.in_sync.contains(&node) {
             self.meta.leader = node;
             self.meta.epoch += 1;
         } else if self.meta.in_sync.len() > MIN_IN_SYNC && node != self.meta.leader {
@@ -298,7 +326,15 @@ impl World {
             Position::Trimmed => unreachable!("nothing is trimmed here"),
         };
         let high_watermark = index(leader.high_watermark());
-        self.network.push(Message::Answer { from: to, to: from, epoch, log_end, last_epoch, told, high_watermark });
+        self.network.push(Message::Answer {
+            from: to,
+            to: from,
+            epoch,
+            log_end,
+            last_epoch,
+            told,
+            high_watermark,
+        });
         self.committed(to);
     }
 
@@ -336,7 +372,9 @@ impl World {
         if diverged {
             return;
         }
-        for step in follower.after_append(own(&node.log, node.high_watermark), at(high_watermark), Offset::ZERO) {
+        for step in
+            follower.after_append(own(&node.log, node.high_watermark), at(high_watermark), Offset::ZERO)
+        {
             if let FollowerStep::HighWatermark(to) = step {
                 assert!(index(to) > node.high_watermark, "the high watermark only rises");
                 node.high_watermark = index(to);

@@ -78,7 +78,8 @@ mod tests {
 
     #[test]
     fn positions() {
-        let diverging = |epoch, end| Position::Diverging(EpochEnd { epoch: LeaderEpoch(epoch), end: at(end) });
+        let diverging =
+            |epoch, end| Position::Diverging(EpochEnd { epoch: LeaderEpoch(epoch), end: at(end) });
         for (log_end, last_epoch, expected) in [
             (15, Some(3), Position::Continues),
             (20, Some(3), Position::Continues),

@@ -105,6 +105,6 @@ mod tests {
         assert_eq!(waiting.take_reached(at(9)), ['c']);
         assert_eq!(waiting.next_deadline(), Some(s(30)));
         assert_eq!(waiting.take_all(), ['d']);
-        assert!(waiting.is_empty() && waiting.next_deadline().is_none() && waiting.len() == 0);
+        assert!(waiting.is_empty() && waiting.next_deadline().is_none());
     }
 }

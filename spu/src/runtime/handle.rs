@@ -146,7 +146,8 @@ impl NodeHandle {
             }
             let now = self.clock().now();
             if queued.deadline <= now {
-                let detail = ErrorDetail::not_written(Reason::TimedOut, "no place in the queue of the volume");
+                let detail =
+                    ErrorDetail::not_written(Reason::TimedOut, "no place in the queue of the volume");
                 return drop(queued.reply.send(ProduceResult::Error(detail)));
             }
             // It was never queued, so no delay of the volume counts yet.

@@ -118,8 +118,7 @@ impl Worker {
             }
             Position::Continues => {
                 let durable_end = offset(position.durable_end).min(log_end);
-                let report =
-                    ReportedPosition { incarnation, ends: LogEnds { log_end, durable_end }, level };
+                let report = ReportedPosition { incarnation, ends: LogEnds { log_end, durable_end }, level };
                 let moved = leader.on_fetch(spu, report, now).map_err(|stale| {
                     ErrorDetail::not_written(Reason::StaleIncarnation, format!("SPU {spu}: {stale}"))
                 })?;
@@ -169,9 +168,8 @@ impl Worker {
 
     fn propose(&mut self, partition: PartitionId, epoch: LeaderEpoch, proposal: &Proposal) {
         let image = self.shared.image();
-        let incarnation_of = |spu: &SpuId| {
-            image.spus.get(spu).map_or(Incarnation(0), |info| Incarnation(info.incarnation))
-        };
+        let incarnation_of =
+            |spu: &SpuId| image.spus.get(spu).map_or(Incarnation(0), |info| Incarnation(info.incarnation));
         let expected = proposal.partition_epoch;
         let (answer, answered) = oneshot::channel();
         let request = ControlRequest::ChangeInSync(ChangeInSync {

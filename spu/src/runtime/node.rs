@@ -258,8 +258,11 @@ impl Plan {
             pulse: pulse.clone(),
         };
         // Which of them flush on acknowledgement is known only with the metadata; see `Worker::reconcile`.
-        let cache_lost: BTreeSet<PartitionId> =
-            if opened.recovery.page_cache_lost { partitions.iter().copied().collect() } else { BTreeSet::new() };
+        let cache_lost: BTreeSet<PartitionId> = if opened.recovery.page_cache_lost {
+            partitions.iter().copied().collect()
+        } else {
+            BTreeSet::new()
+        };
         let mut worker = Worker {
             levels: LevelLog::new(DiskLevel::Normal),
             inbox: Inbox {
@@ -291,7 +294,8 @@ impl Plan {
             sample_pause,
             log_budget: self.log_budget,
             ticked_at: None,
-            published_at: None,
+            shown_at: None,
+            reported_at: None,
         };
         worker.adopt(&partitions);
         worker.publish(now);
@@ -303,7 +307,8 @@ impl Worker {
     /// Takes the replicas that were found, without a role: they serve reads of any replica at once.
     fn adopt(&mut self, partitions: &[PartitionId]) {
         for partition in partitions {
-            let settings = plimsoll_storage::log::LogSettings { flush: FlushPolicy::Os, ..Default::default() };
+            let settings =
+                plimsoll_storage::log::LogSettings { flush: FlushPolicy::Os, ..Default::default() };
             self.replicas.insert(*partition, super::replica::Replica::new(settings));
         }
     }

@@ -203,8 +203,7 @@ impl Worker {
 fn acknowledge_reached(replica: &mut Replica) {
     let Role::Leads(leader) = &replica.role else { return };
     let leader: &Leader = leader;
-    let meaning =
-        if leader.term().flush_ack { v1::AckMeaning::Synced } else { v1::AckMeaning::Replicated };
+    let meaning = if leader.term().flush_ack { v1::AckMeaning::Synced } else { v1::AckMeaning::Replicated };
     for token in replica.waiting_acks.take_reached(leader.high_watermark()) {
         let copies = leader.copies(token.end);
         acknowledge(token, meaning, copies);

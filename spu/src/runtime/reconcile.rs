@@ -49,8 +49,12 @@ impl Worker {
         if !current {
             return;
         }
-        let unwanted: BTreeSet<PartitionId> =
-            self.volume.partitions().into_iter().filter(|partition| !desired.contains_key(partition)).collect();
+        let unwanted: BTreeSet<PartitionId> = self
+            .volume
+            .partitions()
+            .into_iter()
+            .filter(|partition| !desired.contains_key(partition))
+            .collect();
         for partition in unwanted {
             let known = image.topics.contains_key(&partition.topic_id);
             self.step_down(&partition, &refusal::unknown(&partition, known));
@@ -107,8 +111,8 @@ impl Worker {
         }
         let me = self.shared.spu;
         // An epoch is led by one incarnation only: a node that started again waits for a new epoch.
-        let mine = info.leader == me.0
-            && self.shared.incarnation() == Some(Incarnation(info.leader_incarnation));
+        let mine =
+            info.leader == me.0 && self.shared.incarnation() == Some(Incarnation(info.leader_incarnation));
         let hint = Shared::hint(image, &partition);
         let flush_ack = replica.flush_ack();
         match (&mut replica.role, mine) {
@@ -117,7 +121,8 @@ impl Worker {
                 leader.on_term(term, now);
                 self.committed(&partition);
             }
-            (Role::Follows(follower), false) if replica.epoch == epoch && follower.leader.0 == info.leader => {}
+            (Role::Follows(follower), false)
+                if replica.epoch == epoch && follower.leader.0 == info.leader => {}
             (Role::Idle, false) if replica.epoch == epoch && (info.leader == 0 || info.leader == me.0) => {}
             (_, true) => {
                 self.step_down(&partition, &refusal::not_leader(&partition, hint, me));

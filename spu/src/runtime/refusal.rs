@@ -46,9 +46,11 @@ impl Place {
             "volume {} of SPU {} is {} ({cause}): {} of {} bytes free; free space there, or delete topics; reads go on",
             self.path, self.spu, facts.level, facts.free_bytes, facts.capacity_bytes
         );
-        ErrorDetail::not_written(Reason::DiskFull, message)
-            .retry_after(READ_ONLY_RETRY)
-            .on_disk(self.detail(facts, cause, needed_bytes))
+        ErrorDetail::not_written(Reason::DiskFull, message).retry_after(READ_ONLY_RETRY).on_disk(self.detail(
+            facts,
+            cause,
+            needed_bytes,
+        ))
     }
 
     /// VOLUME_FAILED, `outcome = NOT_WRITTEN`.
@@ -75,7 +77,9 @@ impl Place {
     /// What a failed append says to its producer.
     pub(super) fn append_error(&self, error: &AppendError, facts: &VolumeFacts) -> ErrorDetail {
         match error {
-            AppendError::OutOfSpace { cause, needed_bytes, .. } => self.disk_full(facts, *cause, *needed_bytes),
+            AppendError::OutOfSpace { cause, needed_bytes, .. } => {
+                self.disk_full(facts, *cause, *needed_bytes)
+            }
             AppendError::VolumeFailed { written, .. } => {
                 let mut detail = self.failed(facts);
                 if *written {
@@ -138,8 +142,10 @@ impl Place {
 }
 
 fn too_large(bytes: u64, limit: u64) -> ErrorDetail {
-    let mut detail =
-        ErrorDetail::not_written(Reason::RecordTooLarge, format!("{bytes} bytes are over the limit of {limit}"));
+    let mut detail = ErrorDetail::not_written(
+        Reason::RecordTooLarge,
+        format!("{bytes} bytes are over the limit of {limit}"),
+    );
     detail.limit = limit;
     detail
 }
@@ -168,7 +174,9 @@ pub(super) fn not_leader(partition: &PartitionId, hint: Option<v1::LeaderHint>, 
             Reason::NotLeader,
             format!("SPU {me} does not lead {partition}; SPU {} does", leader.spu_id),
         ),
-        Some(_) => ErrorDetail::not_written(Reason::NoLeader, format!("SPU {me} is about to lead {partition}")),
+        Some(_) => {
+            ErrorDetail::not_written(Reason::NoLeader, format!("SPU {me} is about to lead {partition}"))
+        }
         None => ErrorDetail::not_written(Reason::NoLeader, format!("{partition} has no leader now")),
     };
     detail.retry_after(SHORT_RETRY).led_by(hint.filter(|leader| leader.spu_id != me.0))
@@ -183,7 +191,10 @@ pub(super) fn stale_epoch(given: u32, current: u32, hint: Option<v1::LeaderHint>
 /// The topic or partition is not in the metadata.
 pub(super) fn unknown(partition: &PartitionId, topic_known: bool) -> ErrorDetail {
     if topic_known {
-        ErrorDetail::not_written(Reason::UnknownPartition, format!("the topic has no partition {}", partition.index))
+        ErrorDetail::not_written(
+            Reason::UnknownPartition,
+            format!("the topic has no partition {}", partition.index),
+        )
     } else {
         ErrorDetail::not_written(Reason::UnknownTopic, format!("there is no topic {}", partition.topic_id))
     }
@@ -204,10 +215,13 @@ pub(super) fn produce_refusal(refusal: ProduceRefusal) -> ErrorDetail {
     match refusal {
         ProduceRefusal::NotEnoughInSync { in_sync, min_in_sync, out } => {
             let names: Vec<String> = out.iter().map(|(spu, why)| format!("SPU {spu}: {why}")).collect();
-            let message =
-                format!("{} of {min_in_sync} needed replicas can take it ({})", in_sync.len(), names.join("; "));
-            let mut detail =
-                ErrorDetail::not_written(Reason::NotEnoughInSync, message).retry_after(Duration::from_secs(1));
+            let message = format!(
+                "{} of {min_in_sync} needed replicas can take it ({})",
+                in_sync.len(),
+                names.join("; ")
+            );
+            let mut detail = ErrorDetail::not_written(Reason::NotEnoughInSync, message)
+                .retry_after(Duration::from_secs(1));
             detail.in_sync = in_sync.iter().map(|spu| spu.0).collect();
             detail.min_in_sync = u32::try_from(min_in_sync).unwrap_or(u32::MAX);
             detail.out_of_sync =

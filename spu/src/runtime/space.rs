@@ -22,6 +22,8 @@ use super::worker::Worker;
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// How often an unanswered wish for another volume state is repeated.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// How often figures are shown that change nothing for producers.
+const FIGURES: Duration = Duration::from_millis(50);
 /// How often the replicas' ends are shown.
 const REPORTS: Duration = Duration::from_millis(500);
 
@@ -183,7 +185,13 @@ impl Worker {
             );
         }
         self.ask_controller(facts.level, facts.cause, now);
-        let gate = self.gate(now);
+        let verdict = self.volume.admit(WriteClass::Produce, 1, Duration::ZERO, now);
+        let fresh = self.shown_at.is_some_and(|at| now.saturating_sub(at) < FIGURES);
+        if fresh && self.view.borrow().shows(facts.level, &verdict) {
+            return;
+        }
+        self.shown_at = Some(now);
+        let gate = self.gate(verdict);
         let level = facts.level;
         let mut shown = refusal::wire_facts(&self.place, &facts, now);
         let leads = self.replicas.values().filter(|replica| matches!(replica.role, Role::Leads(_))).count();
@@ -194,9 +202,9 @@ impl Worker {
         shown.throttle_enter_bytes = marks.bytes(DiskLevel::Throttle).enter;
         shown.read_only_enter_bytes = marks.bytes(DiskLevel::ReadOnly).enter;
         shown.read_only_exit_bytes = marks.bytes(DiskLevel::ReadOnly).exit;
-        let reports_due = self.published_at.is_none_or(|at| now.saturating_sub(at) >= REPORTS);
+        let reports_due = self.reported_at.is_none_or(|at| now.saturating_sub(at) >= REPORTS);
         let replicas = if reports_due {
-            self.published_at = Some(now);
+            self.reported_at = Some(now);
             Arc::new(self.reports())
         } else {
             self.view.borrow().replicas.clone()
@@ -204,8 +212,8 @@ impl Worker {
         self.view.send_replace(Arc::new(VolumeView { facts: shown, level, gate, replicas }));
     }
 
-    fn gate(&self, now: Duration) -> Gate {
-        match self.volume.admit(WriteClass::Produce, 1, Duration::ZERO, now) {
+    fn gate(&self, verdict: Verdict) -> Gate {
+        match verdict {
             Verdict::Accept => Gate::Open,
             Verdict::Delay { .. } => Gate::Slow,
             Verdict::Refuse { reason } => Gate::Shut {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use plimsoll_host::Host;
 use plimsoll_proto::batch::{BatchBuilder, Compression, NewRecord, records};
-use plimsoll_proto::ids::{ClusterId, Incarnation, LeaderEpoch, MetadataVersion, PartitionId, TopicId, VolumeId};
+use plimsoll_proto::ids::{
+    ClusterId, Incarnation, LeaderEpoch, MetadataVersion, PartitionId, TopicId, VolumeId,
+};
 use plimsoll_proto::image::MetadataImage;
 use plimsoll_proto::v1::{self, Acks};
 use plimsoll_storage::fs::SharedDisk;
@@ -175,7 +177,13 @@ pub(crate) async fn start(host: &Host, id: u32, disk: &MemoryDisk) -> TestNode {
 
 /// A topic with this many replicas.
 pub(crate) fn config(replicas: u32, min_in_sync: u32) -> v1::TopicConfig {
-    v1::TopicConfig { partitions: 1, replicas, min_in_sync, segment_bytes: 1 << 20, ..v1::TopicConfig::default() }
+    v1::TopicConfig {
+        partitions: 1,
+        replicas,
+        min_in_sync,
+        segment_bytes: 1 << 20,
+        ..v1::TopicConfig::default()
+    }
 }
 
 /// One batch with one record.
@@ -208,7 +216,11 @@ pub(crate) async fn produce_when_led(node: &TestNode, job: ProduceJob) -> Produc
 }
 
 /// The values from `from` on, as a consumer of that node reads them.
-pub(crate) async fn read(node: &TestNode, from: FetchFrom, any_replica: bool) -> Result<Fetched, v1::ErrorDetail> {
+pub(crate) async fn read(
+    node: &TestNode,
+    from: FetchFrom,
+    any_replica: bool,
+) -> Result<Fetched, v1::ErrorDetail> {
     let job = FetchJob {
         partition: PARTITION,
         from,

@@ -144,10 +144,7 @@ async fn a_new_leader_takes_over_and_the_old_tail_is_cut() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_reads_on_and_comes_back_by_itself() {
     let mut cluster = TestCluster::new(1, 64 << 20, config(1, 1)).await;
-    assert_eq!(
-        ack(&produce_when_led(cluster.node(1), job(1, Acks::All, batch(b"a"))).await).base_offset,
-        0
-    );
+    assert_eq!(ack(&produce_when_led(cluster.node(1), job(1, Acks::All, batch(b"a"))).await).base_offset, 0);
     cluster.node(1).disk.take_all_bytes();
     let full = loop {
         if let ProduceResult::Error(detail) =
@@ -226,7 +223,8 @@ async fn a_lagging_follower_is_proposed_for_removal_and_back() {
     let first = produce_when_led(cluster.node(1), job(1, Acks::Leader, batch(b"a"))).await;
     assert_eq!(ack(&first).base_offset, 0);
     let waiting = cluster.node(1).handle.produce(job(1, Acks::All, batch(b"b"))).await;
-    let ControlRequest::ChangeInSync(shrink) = cluster.nodes[0].requests.recv().await.expect("a proposal") else {
+    let ControlRequest::ChangeInSync(shrink) = cluster.nodes[0].requests.recv().await.expect("a proposal")
+    else {
         panic!("not about a set");
     };
     assert_eq!(shrink.in_sync, [(plimsoll_proto::ids::SpuId(1), plimsoll_proto::ids::Incarnation(10))]);

@@ -9,6 +9,7 @@ use plimsoll_proto::disk::DiskLevel;
 use plimsoll_proto::ids::{ClusterId, Incarnation, Offset, PartitionId, SpuId, VolumeId};
 use plimsoll_proto::image::MetadataImage;
 use plimsoll_proto::v1;
+use plimsoll_storage::space::Verdict;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::job::{FetchJob, Fetched, ListOffsetsJob, ProduceJob, ProduceResult};
@@ -31,7 +32,11 @@ pub(super) struct QueuedProduce {
 /// Everything else that a worker is asked.
 #[derive(Debug)]
 pub(super) enum Work {
-    Fetch { job: FetchJob, deadline: Duration, reply: oneshot::Sender<Result<Fetched, v1::ErrorDetail>> },
+    Fetch {
+        job: FetchJob,
+        deadline: Duration,
+        reply: oneshot::Sender<Result<Fetched, v1::ErrorDetail>>,
+    },
     ListOffsets {
         job: ListOffsetsJob,
         reply: oneshot::Sender<Result<v1::ListOffsetsResponse, v1::ErrorDetail>>,
@@ -39,7 +44,10 @@ pub(super) enum Work {
     /// A follower fetches from replicas led here.
     Replicate(ReplicateWork),
     /// Where the replicas here stand that follow `leader`.
-    Positions { leader: SpuId, reply: oneshot::Sender<Vec<v1::ReplicaPosition>> },
+    Positions {
+        leader: SpuId,
+        reply: oneshot::Sender<Vec<v1::ReplicaPosition>>,
+    },
     /// `leader` answered.
     Replicated {
         leader: SpuId,
@@ -48,7 +56,9 @@ pub(super) enum Work {
         reply: oneshot::Sender<()>,
     },
     /// Sync, write the clean mark, end.
-    Stop { reply: oneshot::Sender<()> },
+    Stop {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 #[derive(Debug)]
@@ -165,6 +175,18 @@ pub(super) struct VolumeView {
     pub(super) replicas: Arc<Vec<v1::ReplicaReport>>,
 }
 
+impl VolumeView {
+    /// Whether producers already meet what `level` and `verdict` ask for.
+    pub(super) fn shows(&self, level: DiskLevel, verdict: &Verdict) -> bool {
+        let gate = match verdict {
+            Verdict::Accept => matches!(self.gate, Gate::Open),
+            Verdict::Delay { .. } => matches!(self.gate, Gate::Slow),
+            Verdict::Refuse { .. } => matches!(self.gate, Gate::Shut { .. }),
+        };
+        gate && self.level == level
+    }
+}
+
 /// What producers meet before they are queued.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Gate {
@@ -172,7 +194,10 @@ pub(super) enum Gate {
     /// The worker holds batches for a while; wait until it lets go before reading on.
     Slow,
     /// Refuse with this, completed for the request.
-    Shut { detail: Box<v1::ErrorDetail>, hold_until: Option<Duration> },
+    Shut {
+        detail: Box<v1::ErrorDetail>,
+        hold_until: Option<Duration>,
+    },
 }
 
 pub(super) fn millis(time: Duration) -> u64 {

@@ -68,7 +68,8 @@ pub(super) struct Worker {
     pub(super) sample_pause: watch::Sender<Duration>,
     pub(super) log_budget: LogBudget,
     pub(super) ticked_at: Option<Duration>,
-    pub(super) published_at: Option<Duration>,
+    pub(super) shown_at: Option<Duration>,
+    pub(super) reported_at: Option<Duration>,
     pub(super) inbox: Inbox,
 }
 
@@ -90,15 +91,20 @@ enum Wake {
     Sample,
     Proposal((PartitionId, LeaderEpoch, PartitionEpoch, ProposalOutcome)),
     Time,
+    /// Every handle is gone: nobody can ask any more.
+    Abandoned,
 }
 
 impl Worker {
-    /// Works until it is told to stop.
+    /// Works until it is told to stop, or, as if it had crashed, until nobody holds a handle.
     pub(super) async fn run(mut self) {
         self.reconcile();
         self.end_turn();
         loop {
             let wake = self.wait().await;
+            if matches!(wake, Wake::Abandoned) {
+                return;
+            }
             let mut stop = self.on_wake(wake);
             for _ in 0..WORKS_A_TURN {
                 let Ok(work) = self.inbox.work.try_recv() else { break };
@@ -126,7 +132,7 @@ impl Worker {
         let deadline = self.next_deadline();
         let takes_produce = self.takes_produce();
         tokio::select! {
-            Some(work) = self.inbox.work.recv() => Wake::Work(work),
+            work = self.inbox.work.recv() => work.map_or(Wake::Abandoned, Wake::Work),
             Some(queued) = self.inbox.produce.recv(), if takes_produce => Wake::Produce(queued),
             Ok(()) = self.inbox.routes.changed() => Wake::Routes,
             Ok(()) = self.inbox.samples.changed() => Wake::Sample,
@@ -144,7 +150,7 @@ impl Worker {
             Wake::Proposal((partition, epoch, expected, outcome)) => {
                 self.on_proposal(&partition, epoch, expected, outcome);
             }
-            Wake::Time => {}
+            Wake::Time | Wake::Abandoned => {}
         }
         None
     }
