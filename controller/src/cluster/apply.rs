@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use plimsoll_proto::ids::{ClusterId, Incarnation, LeaderEpoch, PartitionEpoch, PartitionId, SpuId, TopicId};
+use plimsoll_proto::ids::{ClusterId, Incarnation, PartitionEpoch, PartitionId, SpuId, TopicId};
 use plimsoll_proto::v1::{self, entry::Change};
 
 use super::expectation::Mismatch;
@@ -193,47 +193,9 @@ impl Applying<'_> {
     }
 
     fn set_in_sync(&mut self, change: &v1::SetInSync) -> Result<Effect, Mismatch> {
-        let id = partition_id(&change.topic_id, change.partition)?;
-        let partition = self.state.partition(id).ok_or(Mismatch::UnknownPartition)?;
-        let leader = (SpuId(change.leader), Incarnation(change.leader_incarnation));
-        let led =
-            partition.leader == Some(leader) && partition.leader_epoch == LeaderEpoch(change.leader_epoch);
-        expect(led, Mismatch::StaleLeaderEpoch)?;
-        expect(
-            partition.partition_epoch == PartitionEpoch(change.partition_epoch),
-            Mismatch::StalePartitionEpoch,
-        )?;
-        let mut next = partition.clone();
-        next.in_sync = self.checked_members(partition, &change.in_sync)?;
-        expect(next.in_sync.contains(&leader.0), Mismatch::IneligibleMember)?;
-        for replica in next.replicas.iter_mut().filter(|replica| next.in_sync.contains(&replica.spu)) {
-            replica.cache_lost = None;
-        }
-        expect(next != *partition, Mismatch::Unchanged)?;
-        let next = election::raise_epochs(partition, self.settled(id, &next));
+        let (id, next) = self.state.with_in_sync(change)?;
         self.store_partition(id, next, &change.reason);
         Ok(Effect::Done)
-    }
-
-    /// The proposed members, each with its current run and, when it is new, with room and life.
-    fn checked_members(
-        &self,
-        partition: &Partition,
-        members: &[v1::InSyncMember],
-    ) -> Result<BTreeSet<SpuId>, Mismatch> {
-        let mut set = BTreeSet::new();
-        for member in members {
-            let spu = SpuId(member.spu_id);
-            let replica = partition.replica(spu).ok_or(Mismatch::IneligibleMember)?;
-            let current = self.state.incarnation(spu).ok_or(Mismatch::UnknownSpu)?;
-            expect(current == Incarnation(member.incarnation), Mismatch::StaleIncarnation)?;
-            if !partition.in_sync.contains(&spu) {
-                let fit = self.state.spu_state(spu).is_live() && self.state.is_writable(spu, replica.volume);
-                expect(fit, Mismatch::IneligibleMember)?;
-            }
-            expect(set.insert(spu), Mismatch::Malformed)?;
-        }
-        Ok(set)
     }
 
     fn move_leader(&mut self, change: &v1::MoveLeader) -> Result<Effect, Mismatch> {
@@ -251,7 +213,7 @@ impl Applying<'_> {
         expect(partition.leader_spu() != Some(to), Mismatch::Unchanged)?;
         let mut next = partition.clone();
         next.leader = Some((to, incarnation));
-        let next = election::raise_epochs(partition, self.settled(id, &next));
+        let next = election::raise_epochs(partition, self.state.settled(id, &next));
         expect(next.leader_spu() == Some(to), Mismatch::IneligibleLeader)?;
         self.store_partition(id, next, &change.reason);
         Ok(Effect::Done)
@@ -302,11 +264,6 @@ impl Applying<'_> {
         for (id, after) in changed {
             self.store_partition(id, after, reason);
         }
-    }
-
-    pub(super) fn settled(&self, id: PartitionId, partition: &Partition) -> Partition {
-        let minimum = self.state.topic(id.topic_id).map_or(1, |topic| topic.config.min_in_sync);
-        election::settle(self.state, minimum, partition)
     }
 
     /// Stores the partition and tells what became of its leader and set.
@@ -362,7 +319,7 @@ pub(super) fn expect(holds: bool, otherwise: Mismatch) -> Result<(), Mismatch> {
     if holds { Ok(()) } else { Err(otherwise) }
 }
 
-fn partition_id(topic_id: &[u8], index: u32) -> Result<PartitionId, Mismatch> {
+pub(super) fn partition_id(topic_id: &[u8], index: u32) -> Result<PartitionId, Mismatch> {
     let topic_id = TopicId::from_slice(topic_id).map_err(|_| Mismatch::Malformed)?;
     Ok(PartitionId { topic_id, index })
 }

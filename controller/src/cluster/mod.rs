@@ -11,6 +11,7 @@
 
 mod apply;
 mod expectation;
+mod in_sync;
 mod node;
 mod partition;
 mod records;

@@ -94,19 +94,20 @@ impl ControlService {
         if !(1..=limit).contains(&request.in_sync.len()) {
             return Err(answer::invalid("an in-sync set has 1 to 16 members"));
         }
-        let proposed = self
-            .shared
-            .propose(Change::SetInSync(v1::SetInSync {
-                topic_id: request.topic_id,
-                partition: request.partition,
-                leader: spu.0,
-                leader_incarnation: incarnation.0,
-                leader_epoch: request.leader_epoch,
-                partition_epoch: request.partition_epoch,
-                in_sync: request.in_sync,
-                reason: request::reason(&request.reason),
-            }))
-            .await?;
+        let change = v1::SetInSync {
+            topic_id: request.topic_id,
+            partition: request.partition,
+            leader: spu.0,
+            leader_incarnation: incarnation.0,
+            leader_epoch: request.leader_epoch,
+            partition_epoch: request.partition_epoch,
+            in_sync: request.in_sync,
+            reason: request::reason(&request.reason),
+        };
+        if view.state.with_in_sync(&change).is_err() {
+            return Ok(v1::ChangeInSyncResponse { applied: false, version: view.state.version().0 });
+        }
+        let proposed = self.shared.propose(Change::SetInSync(change)).await?;
         let applied = matches!(proposed.applied, Outcome::Changed(_));
         Ok(v1::ChangeInSyncResponse { applied, version: proposed.index })
     }

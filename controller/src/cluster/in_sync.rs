@@ -1,0 +1,67 @@
+//! Another in-sync set, as a leader asks for it.
+
+use std::collections::BTreeSet;
+
+use plimsoll_proto::ids::{Incarnation, LeaderEpoch, PartitionEpoch, PartitionId, SpuId};
+use plimsoll_proto::v1;
+
+use super::apply::{expect, partition_id};
+use super::expectation::Mismatch;
+use super::partition::Partition;
+use super::state::ClusterState;
+use crate::election;
+
+impl ClusterState {
+    /// The partition as the entry would leave it. Sessions ask this before they propose: a leader that asks again
+    /// and again for what can't be costs no entries.
+    ///
+    /// # Errors
+    /// The expectation of the entry that does not hold.
+    pub fn with_in_sync(&self, change: &v1::SetInSync) -> Result<(PartitionId, Partition), Mismatch> {
+        let id = partition_id(&change.topic_id, change.partition)?;
+        let partition = self.partition(id).ok_or(Mismatch::UnknownPartition)?;
+        let leader = (SpuId(change.leader), Incarnation(change.leader_incarnation));
+        let led =
+            partition.leader == Some(leader) && partition.leader_epoch == LeaderEpoch(change.leader_epoch);
+        expect(led, Mismatch::StaleLeaderEpoch)?;
+        expect(
+            partition.partition_epoch == PartitionEpoch(change.partition_epoch),
+            Mismatch::StalePartitionEpoch,
+        )?;
+        let mut next = partition.clone();
+        next.in_sync = self.checked_members(partition, &change.in_sync)?;
+        expect(next.in_sync.contains(&leader.0), Mismatch::IneligibleMember)?;
+        for replica in next.replicas.iter_mut().filter(|replica| next.in_sync.contains(&replica.spu)) {
+            replica.cache_lost = None;
+        }
+        expect(next != *partition, Mismatch::Unchanged)?;
+        Ok((id, election::raise_epochs(partition, self.settled(id, &next))))
+    }
+
+    /// The proposed members, each with its current run and, when it is new, with room and life.
+    fn checked_members(
+        &self,
+        partition: &Partition,
+        members: &[v1::InSyncMember],
+    ) -> Result<BTreeSet<SpuId>, Mismatch> {
+        let mut set = BTreeSet::new();
+        for member in members {
+            let spu = SpuId(member.spu_id);
+            let replica = partition.replica(spu).ok_or(Mismatch::IneligibleMember)?;
+            let current = self.incarnation(spu).ok_or(Mismatch::UnknownSpu)?;
+            expect(current == Incarnation(member.incarnation), Mismatch::StaleIncarnation)?;
+            if !partition.in_sync.contains(&spu) {
+                let fit = self.spu_state(spu).is_live() && self.is_writable(spu, replica.volume);
+                expect(fit, Mismatch::IneligibleMember)?;
+            }
+            expect(set.insert(spu), Mismatch::Malformed)?;
+        }
+        Ok(set)
+    }
+
+    /// The partition in its normal form, by the topic's minimum.
+    pub(super) fn settled(&self, id: PartitionId, partition: &Partition) -> Partition {
+        let minimum = self.topic(id.topic_id).map_or(1, |topic| topic.config.min_in_sync);
+        election::settle(self, minimum, partition)
+    }
+}
