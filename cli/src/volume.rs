@@ -43,7 +43,10 @@ pub(crate) struct Volume {
 pub(crate) struct Marks {
     pub(crate) reclaim_enter_bytes: u64,
     pub(crate) throttle_enter_bytes: u64,
+    // Named so that a search for the level "read-only" in the output finds levels alone.
+    #[serde(rename = "readonly_enter_bytes")]
     pub(crate) read_only_enter_bytes: u64,
+    #[serde(rename = "readonly_exit_bytes")]
     pub(crate) read_only_exit_bytes: u64,
 }
 

@@ -118,19 +118,43 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.reason_name(), self.outcome())?;
-        if let Some(disk) = self.disk() {
-            write!(
+        match self.disk() {
+            // The message of a full disk says it all.
+            Some(disk) if self.detail.message.is_empty() => write!(
                 f,
-                " spu {} {}: {} of {} bytes free, {} needed",
+                ": spu {} {}: {} of {} bytes free, {} needed",
                 disk.spu_id, disk.path, disk.free_bytes, disk.capacity_bytes, disk.needed_bytes
-            )?;
-        }
-        if !self.detail.message.is_empty() {
-            write!(f, ": {}", self.detail.message)?;
+            )?,
+            Some(disk) => write!(f, ": {}; {} bytes needed", self.detail.message, disk.needed_bytes)?,
+            None if self.detail.message.is_empty() => {}
+            None => write!(f, ": {}", self.detail.message)?,
         }
         if let Some(wait) = self.retry_after() {
             write!(f, "; retry within {} ms", wait.as_millis())?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_in_one_line() {
+        let disk = v1::DiskDetail { spu_id: 3, path: "/d".into(), needed_bytes: 9, ..Default::default() };
+        let detail =
+            v1::ErrorDetail::not_written(v1::Reason::DiskFull, "volume /d of SPU 3 is full").on_disk(disk);
+        let refusal = Refusal::new(detail.retry_after(Duration::from_secs(5)));
+        assert_eq!(
+            refusal.to_string(),
+            "DISK_FULL (NOT_WRITTEN): volume /d of SPU 3 is full; 9 bytes needed; retry within 5000 ms"
+        );
+        assert!(refusal.is_retryable());
+    }
+
+    #[test]
+    fn a_server_that_does_not_say_may_have_written() {
+        assert_eq!(Refusal::new(v1::ErrorDetail::default()).outcome(), Outcome::Unknown);
     }
 }
