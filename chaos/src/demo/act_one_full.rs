@@ -24,6 +24,8 @@ pub(super) const FILL_SETTLED: Duration = Duration::from_millis(400);
 const HAMMER_REFUSALS: u64 = 55_000;
 const HAMMER_WINDOW: usize = 128;
 const HAMMER_LIMIT: Duration = Duration::from_secs(35);
+/// How long the disk stays full after everything was shown.
+const FULL_LASTS: Duration = Duration::from_secs(8);
 const WAIT: Duration = Duration::from_secs(20);
 
 /// A disk that is full, as act 2 hands it to act 3.
@@ -193,7 +195,19 @@ impl Story {
         self.figures.refused_hammer = told.total();
         self.count_refusals(&told);
         self.one_transition(spu, index_before).await?;
-        self.restart_at_zero(spu, moved).await
+        self.restart_at_zero(spu, moved).await?;
+        let before = self.board.with_audit(|audit| audit.read);
+        self.host.clock.sleep(FULL_LASTS).await;
+        let read = self.board.with_audit(|audit| audit.read);
+        self.say(&format!(
+            "{} s later the disk is as full as before; the consumer has read {} more flights meanwhile",
+            FULL_LASTS.as_secs(),
+            read.saturating_sub(before)
+        ));
+        if read == before {
+            self.figures.failures.push("the consumer stood still while one disk was full".to_owned());
+        }
+        Ok(())
     }
 
     /// Adds what a client was told to the refusals of the run.
