@@ -1,5 +1,7 @@
 //! Arbitrary and damaged bytes never panic a decoder, and every flipped bit under the CRC is noticed.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use bytes::{Bytes, BytesMut};
 use plimsoll_proto::batch::{
     BatchBuilder, BatchError, BatchHeader, Compression, HEADER_BYTES, Limits, NewRecord, first_batch,

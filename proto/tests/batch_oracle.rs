@@ -1,5 +1,7 @@
 //! The record batch codec against an independent one, both ways.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::indexmap::IndexMap;
 use kafka_protocol::protocol::StrBytes;

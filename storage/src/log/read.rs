@@ -289,7 +289,7 @@ impl PartitionLog {
                 epoch: header.leader_epoch.unwrap_or_default(),
             };
         }
-        if cut == 0 && !limited(&buffer, start, limit) {
+        if cut == 0 && !limited(&buffer, start, limit, target.end_offset) {
             return Err(self.damage(target.at, start.offset.max(from), target.end_offset));
         }
         buffer.truncate(cut);
@@ -314,7 +314,11 @@ impl PartitionLog {
     }
 }
 
-/// Whether nothing was read because the first batch ends beyond the limit, rather than for damage.
-fn limited(buffer: &[u8], start: Expect, limit: Offset) -> bool {
-    BatchHeader::parse(buffer).is_ok_and(|h| h.base_offset == start.offset && h.end_offset() > limit)
+/// Whether nothing was read because the first batch ends beyond the limit, rather than for damage. A batch that
+/// ends beyond its segment is damage.
+fn limited(buffer: &[u8], start: Expect, limit: Offset, segment_end: Offset) -> bool {
+    BatchHeader::parse(buffer).is_ok_and(|header| {
+        let end = header.end_offset();
+        header.base_offset == start.offset && end > limit && end <= segment_end
+    })
 }

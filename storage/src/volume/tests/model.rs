@@ -131,7 +131,11 @@ fn step(mut volume: Volume, disk: &MemoryDisk, model: &mut Model, op: &Op) -> Vo
         Op::TruncateTo(share) => {
             let to = between(*share);
             volume.truncate_tail(&partition(0), offset(u64::try_from(to).unwrap())).unwrap();
+            let start = model.start;
             cut(model, to);
+            // A batch that straddles the log start goes whole, and the log goes on at its start.
+            model.values.resize(model.values.len().max(start), Vec::new());
+            model.start = start;
             // What a power loss may bring back of the cut tail is not modelled: make the cut durable.
             volume.sync(&partition(0)).unwrap();
             model.synced = model.values.len();
