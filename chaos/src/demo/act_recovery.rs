@@ -18,6 +18,8 @@ impl Story {
         self.board.screen.heading("Act 3: the foreign file is removed; nobody touches the cluster");
         let FullDisk { spu, filler, led, from } = full;
         let baseline = self.log_ends(spu).await?;
+        let held: u64 = baseline.values().sum();
+        self.say(&format!("its replicas hold {held} of {} acknowledged flights", self.board.replay.acked()));
         filler.remove()?;
         let removed = self.now();
         self.board.set_foreign(spu, 0);

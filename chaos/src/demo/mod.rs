@@ -83,7 +83,7 @@ pub async fn run(options: Options) -> Verdict {
     let host = Host::real();
     let screen = Screen::new(host.clock.clone(), options.colour, options.json);
     let mut figures = Figures::default();
-    let played = play(&host, &screen, options, &mut figures).await;
+    let played = Box::pin(play(&host, &screen, options, &mut figures)).await;
     screen.end();
     if let Err(error) = played {
         figures.failures.push(format!("{error:#}"));
@@ -118,7 +118,7 @@ async fn play(host: &Host, screen: &Screen, options: Options, figures: &mut Figu
         act_four: Vec::new(),
     };
     let rate = pace(options.speed);
-    let played = match host.clock.timeout(RUN_LIMIT, story.acts(&flights, rate)).await {
+    let played = match host.clock.timeout(RUN_LIMIT, Box::pin(story.acts(&flights, rate))).await {
         Ok(played) => played,
         Err(_) => Err(anyhow::anyhow!("the run did not end within {} s", RUN_LIMIT.as_secs())),
     };
