@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use plimsoll_proto::ids::{LeaderEpoch, Offset};
+use plimsoll_proto::ids::{LeaderEpoch, Offset, ProducerId};
 
 use super::{Env, PartitionLog, Producers};
 use crate::fs::{Disk, DiskError, OpenMode};
@@ -146,8 +146,9 @@ impl PartitionLog {
         self.epochs.truncate_tail(self.log_end());
         self.high_watermark = self.high_watermark.min(self.log_end());
         self.durable_end = self.durable_end.min(self.log_end());
-        if !self.producers.truncate_tail(self.log_end()) {
-            self.rebuild_producers(env)?;
+        let lost = self.producers.truncate_tail(self.log_end());
+        if !lost.is_empty() {
+            self.rebuild_producers(env, &lost)?;
         }
         if self.sync_failed.is_some() {
             // Never sync again what a sync failed for; nothing at or above the durable end is left.
@@ -223,7 +224,11 @@ impl PartitionLog {
     }
 
     /// Reads what producers wrote from the headers of the whole log again.
-    pub(crate) fn rebuild_producers(&mut self, env: &mut Env<'_>) -> Result<(), DiskError> {
+    pub(crate) fn rebuild_producers(
+        &mut self,
+        env: &mut Env<'_>,
+        lost: &[ProducerId],
+    ) -> Result<(), DiskError> {
         let mut producers = Producers::new(self.producers_max);
         producers.set_forgotten_to(self.producers.forgotten_to());
         for segment in &self.sealed {
@@ -242,6 +247,9 @@ impl PartitionLog {
         })?;
         // Producers whose batches are all trimmed are known from the checkpoint only.
         producers.adopt_missing(&self.producers);
+        if self.log_start > Offset::ZERO {
+            producers.forget(lost);
+        }
         self.producers = producers;
         self.changed = true;
         Ok(())

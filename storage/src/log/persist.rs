@@ -116,7 +116,8 @@ impl PartitionLog {
         let mut checkpoint = self.to_checkpoint(false);
         checkpoint.written_end = to;
         checkpoint.epochs.truncate_tail(to);
-        checkpoint.producers = checkpoint.producers.and_then(|mut p| p.truncate_tail(to).then_some(p));
+        checkpoint.producers =
+            checkpoint.producers.and_then(|mut p| p.truncate_tail(to).is_empty().then_some(p));
         self.put_checkpoint(env, &checkpoint)
     }
 

@@ -147,19 +147,26 @@ impl Producers {
         }
     }
 
-    /// Forgets batches at or beyond the new end. `false` when what a producer wrote before can't be told any
-    /// more, because it fell out of the kept batches: read the log again.
+    /// Forgets batches at or beyond the new end. Returns the producers of which nothing is left here: what they
+    /// wrote before fell out of the kept batches, so the log must be read again.
     #[must_use]
-    pub(crate) fn truncate_tail(&mut self, to: Offset) -> bool {
-        let mut complete = true;
-        self.known.retain(|_, producer| {
-            let before = producer.batches.len();
+    pub(crate) fn truncate_tail(&mut self, to: Offset) -> Vec<ProducerId> {
+        let mut lost = Vec::new();
+        self.known.retain(|id, producer| {
             producer.batches.retain(|b| b.end_offset() <= to);
-            // The former epoch's batches are not kept, so an epoch that vanishes whole is told from the log.
-            complete &= !producer.batches.is_empty() || before == 0;
+            if producer.batches.is_empty() {
+                lost.push(*id);
+            }
             !producer.batches.is_empty()
         });
-        complete
+        lost
+    }
+
+    /// Producers that were lost and not found again in a log whose head is trimmed may have written there:
+    /// nobody can tell any more.
+    pub(crate) fn forget(&mut self, lost: &[ProducerId]) {
+        let gone = lost.iter().filter(|id| !self.known.contains_key(id)).max().copied();
+        self.forgotten_to = self.forgotten_to.max(gone);
     }
 }
 
@@ -240,8 +247,10 @@ mod tests {
         for i in 0..3 {
             producers.record(&header(batch(1, 0, i), u64::try_from(i).unwrap(), 1));
         }
-        assert!(producers.truncate_tail(Offset::new(2).unwrap()));
+        assert!(producers.truncate_tail(Offset::new(2).unwrap()).is_empty());
         assert_eq!(producers.check(&batch(1, 0, 2), 1), Ok(SequenceCheck::Next));
-        assert!(!producers.truncate_tail(Offset::ZERO));
+        assert_eq!(producers.truncate_tail(Offset::ZERO), [ProducerId(1)]);
+        producers.forget(&[ProducerId(1)]);
+        assert_eq!(producers.check(&batch(1, 0, 1), 1), Err(AppendError::UnknownProducer));
     }
 }

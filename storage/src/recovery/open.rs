@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use plimsoll_proto::ids::{Offset, PartitionId};
+use plimsoll_proto::ids::{Offset, PartitionId, ProducerId};
 
 use super::scan::{Scanned, Trust, scan_segment};
 use super::{CHECKPOINT_NAME, dir_of};
@@ -102,6 +102,8 @@ struct Opening {
     dir: String,
     known: Option<Checkpoint>,
     trusted_end: Offset,
+    /// What the checkpoint says of producers reaches up to here.
+    known_end: Offset,
     log_start: Offset,
     sealed: VecDeque<SealedSegment>,
     active: Option<ActiveSegment>,
@@ -110,6 +112,8 @@ struct Opening {
     producers_max: usize,
     /// The producers' state has a hole: read it from the whole log.
     rebuild: bool,
+    /// Producers of which the checkpoint's state has nothing left.
+    lost: Vec<ProducerId>,
     must_roll: bool,
     cut_bytes: u64,
     damaged: Vec<(Offset, Offset)>,
@@ -120,25 +124,29 @@ impl Opening {
         let trusted_end = known
             .as_ref()
             .map_or(Offset::ZERO, |c| if page_cache_lost { c.durable_end } else { c.written_end });
+        // What lies below the log start was committed, wherever the trusted end is.
+        let known_end =
+            known.as_ref().map_or(Offset::ZERO, |c| trusted_end.max(c.log_start).min(c.written_end));
         let mut epochs = Epochs::default();
         let mut producers = Producers::new(producers_max);
         let mut rebuild = false;
+        let mut lost = Vec::new();
         if let Some(checkpoint) = &known {
             epochs = checkpoint.epochs.clone();
             match &checkpoint.producers {
                 Some(state) => producers = state.clone(),
                 None => rebuild = true,
             }
-            // What lies below the log start was committed, wherever the trusted end is.
-            let known_end = trusted_end.max(checkpoint.log_start);
             if known_end < checkpoint.written_end {
                 epochs.truncate_tail(known_end);
-                rebuild |= !producers.truncate_tail(known_end);
+                lost = producers.truncate_tail(known_end);
+                rebuild |= !lost.is_empty();
             }
         }
         Self {
             dir,
             trusted_end,
+            known_end,
             log_start: known.as_ref().map_or(Offset::ZERO, |c| c.log_start),
             known,
             sealed: VecDeque::new(),
@@ -147,6 +155,7 @@ impl Opening {
             producers,
             producers_max,
             rebuild,
+            lost,
             must_roll: false,
             cut_bytes: 0,
             damaged: Vec::new(),
@@ -302,10 +311,11 @@ impl Opening {
             Err(_) => crate::segment::SparseIndex::default(),
         };
         let mut max_timestamp_ms = i64::MIN;
+        let known_end = self.known_end;
         let (epochs, producers) = (&mut self.epochs, &mut self.producers);
         let scanned = scan_segment(file, base, &index, trusted_end, &mut |header, trust| {
             max_timestamp_ms = max_timestamp_ms.max(header.max_timestamp_ms);
-            if trust == Trust::Verified {
+            if trust == Trust::Verified && header.base_offset >= known_end {
                 if let Some(epoch) = header.leader_epoch {
                     epochs.note(epoch, header.base_offset);
                 }
@@ -350,7 +360,7 @@ impl Opening {
             must_roll,
         });
         if self.rebuild {
-            log.rebuild_producers(env)?;
+            log.rebuild_producers(env, &self.lost)?;
         }
         Ok(Opened { log, cut_bytes: self.cut_bytes, damaged: self.damaged, unknown_entries: 0 })
     }

@@ -49,10 +49,12 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 #[derive(Default)]
 struct Model {
     values: Vec<Vec<u8>>,
-    /// First record and number of records of each batch.
-    batches: Vec<(usize, i32, i32)>,
+    /// First record, producer epoch, sequence and number of records of each batch.
+    batches: Vec<(usize, i16, i32, i32)>,
     start: usize,
     synced: usize,
+    epoch: i16,
+    epochs_made: i16,
     sequence: i32,
     made: u32,
     now: u64,
@@ -74,10 +76,10 @@ fn play(ops: &[Op]) {
 fn send(
     volume: &mut Volume,
     values: &[&[u8]],
-    sequence: i32,
+    (epoch, sequence): (i16, i32),
     now: u64,
 ) -> Result<crate::log::Appended, AppendError> {
-    let batch = batch(values, Some((9, 0, sequence)));
+    let batch = batch(values, Some((9, epoch, sequence)));
     volume.append_as_leader(&partition(0), batch, LeaderEpoch(1), Duration::from_millis(now), WALL_MS + now)
 }
 
@@ -95,22 +97,29 @@ fn step(mut volume: Volume, disk: &MemoryDisk, model: &mut Model, op: &Op) -> Vo
                 })
                 .collect();
             let parts: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
-            match send(&mut volume, &parts, model.sequence, model.now) {
+            match send(&mut volume, &parts, (model.epoch, model.sequence), model.now) {
                 Ok(appended) => {
                     assert_eq!(appended.base_offset.get(), u64::try_from(end).unwrap());
-                    model.batches.push((end, model.sequence, i32::from(*count)));
+                    model.batches.push((end, model.epoch, model.sequence, i32::from(*count)));
                     model.sequence += i32::from(*count);
                     model.values.extend(values);
+                }
+                // What it wrote was trimmed and what followed was cut: a new epoch begins.
+                Err(AppendError::UnknownProducer) if model.start > 0 => {
+                    model.epochs_made += 1;
+                    (model.epoch, model.sequence) = (model.epochs_made, 0);
                 }
                 Err(AppendError::OutOfSpace { .. }) => {}
                 Err(other) => panic!("{other}"),
             }
         }
         Op::Again => {
-            if let Some(&(first, sequence, count)) = model.batches.last() {
+            // A duplicate of what was trimmed is told only while its producer is remembered.
+            let last = model.batches.last().filter(|(first, ..)| *first >= model.start);
+            if let Some(&(first, epoch, sequence, count)) = last {
                 let last = first + usize::try_from(count).unwrap();
                 let parts: Vec<&[u8]> = model.values[first..last].iter().map(Vec::as_slice).collect();
-                match send(&mut volume, &parts, sequence, model.now) {
+                match send(&mut volume, &parts, (epoch, sequence), model.now) {
                     Ok(again) => {
                         assert!(again.duplicate && again.base_offset.get() == u64::try_from(first).unwrap())
                     }
@@ -188,13 +197,13 @@ fn step(mut volume: Volume, disk: &MemoryDisk, model: &mut Model, op: &Op) -> Vo
 }
 
 fn cut(model: &mut Model, to: usize) {
-    while let Some(&(first, sequence, count)) = model.batches.last() {
+    while let Some(&(first, epoch, sequence, count)) = model.batches.last() {
         let end = first + usize::try_from(count).unwrap();
         if end <= to {
             break;
         }
         model.batches.pop();
-        model.sequence = sequence;
+        (model.epoch, model.sequence) = (epoch, sequence);
         model.values.truncate(first);
     }
     model.synced = model.synced.min(model.values.len());
