@@ -139,11 +139,7 @@ impl Offset {
     /// # Errors
     /// [`Invalid`] beyond [`Offset::MAX`].
     pub fn new(value: u64) -> Result<Self, Invalid> {
-        if value <= Self::MAX.0 {
-            Ok(Self(value))
-        } else {
-            Err(Invalid::new("offset", "is beyond i64::MAX"))
-        }
+        if value <= Self::MAX.0 { Ok(Self(value)) } else { Err(Invalid::new("offset", "is beyond i64::MAX")) }
     }
 
     /// Reads the signed field of a record batch header.

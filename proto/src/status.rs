@@ -77,8 +77,12 @@ impl ErrorDetail {
         }
         let mut details = vec![any(
             ERROR_INFO_TYPE_URL,
-            pb::ErrorInfo { reason: reason_name(self.reason()).to_owned(), domain: ERROR_DOMAIN.to_owned(), metadata }
-                .encode_to_vec(),
+            pb::ErrorInfo {
+                reason: reason_name(self.reason()).to_owned(),
+                domain: ERROR_DOMAIN.to_owned(),
+                metadata,
+            }
+            .encode_to_vec(),
         )];
         if self.retry_after_ms > 0 {
             let wait = Duration::from_millis(self.retry_after_ms);
@@ -86,7 +90,8 @@ impl ErrorDetail {
                 seconds: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
                 nanos: i32::try_from(wait.subsec_nanos()).unwrap_or(0),
             };
-            details.push(any(RETRY_INFO_TYPE_URL, pb::RetryInfo { retry_delay: Some(delay) }.encode_to_vec()));
+            details
+                .push(any(RETRY_INFO_TYPE_URL, pb::RetryInfo { retry_delay: Some(delay) }.encode_to_vec()));
         }
         details.push(any(DETAIL_TYPE_URL, self.encode_to_vec()));
         let status = pb::Status { code: code as i32, message: self.message.clone(), details };
@@ -96,11 +101,9 @@ impl ErrorDetail {
     /// Reads the detail out of a status of Plimsoll; `None` for any other status, also one of the same code.
     pub fn from_status(status: &tonic::Status) -> Option<Self> {
         let rpc = pb::Status::decode(status.details()).ok()?;
-        let ours = rpc
-            .details
-            .iter()
-            .filter(|any| any.type_url == ERROR_INFO_TYPE_URL)
-            .any(|any| pb::ErrorInfo::decode(any.value.as_slice()).is_ok_and(|info| info.domain == ERROR_DOMAIN));
+        let ours = rpc.details.iter().filter(|any| any.type_url == ERROR_INFO_TYPE_URL).any(|any| {
+            pb::ErrorInfo::decode(any.value.as_slice()).is_ok_and(|info| info.domain == ERROR_DOMAIN)
+        });
         let detail = rpc.details.iter().find(|any| any.type_url == DETAIL_TYPE_URL)?;
         if ours { Self::decode(detail.value.as_slice()).ok() } else { None }
     }

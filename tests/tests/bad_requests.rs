@@ -169,7 +169,7 @@ async fn bad_topic_names_are_refused() {
     let config = TopicConfig { partitions: 1, replicas: 1, min_in_sync: 1, ..TopicConfig::default() };
     let long = "x".repeat(201);
     for name in ["", ".", "..", "a..b", "a/b", "a\0b", "a b", &long] {
-        let error = client.admin().create_topic(name, config.clone()).await.expect_err(name);
+        let error = client.admin().create_topic(name, config).await.expect_err(name);
         assert_eq!(error.reason(), Some(Reason::InvalidTopic), "{name}: {error}");
     }
     let error = client.admin().create_topic(TOPIC, config).await.expect_err("it is there");
@@ -189,7 +189,6 @@ async fn garbage_on_a_port_harms_nobody() {
     let random: Vec<u8> = (0u32..4096).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     for port in &ports {
         for start in [Vec::new(), preface.clone()] {
-            #[expect(clippy::disallowed_methods, reason = "the point is to speak no protocol of ours")]
             let mut socket = TcpStream::connect(port).expect("it listens");
             // It may hang up in the middle of it.
             drop(socket.write_all(&[start, random.clone()].concat()));
@@ -221,7 +220,7 @@ async fn one_controller_of_three_down_changes_nothing_for_clients() {
     }
     let config = TopicConfig { partitions: 1, replicas: 1, min_in_sync: 1, ..TopicConfig::default() };
     let created = plimsoll_tests::eventually(LIMIT, "a topic is created", || async {
-        match client.admin().create_topic("later", config.clone()).await {
+        match client.admin().create_topic("later", config).await {
             Err(error) if error.reason() == Some(Reason::TopicExists) => Ok(()),
             other => Ok(other.map(|_| ())?),
         }
