@@ -5,6 +5,7 @@
 //!
 //! Start at [`Node::open`] and [`NodeHandle`].
 
+mod byte_limit;
 mod exchange;
 mod follow;
 mod handle;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::stream::FuturesUnordered;
 use plimsoll_host::Host;
 use plimsoll_host::log_budget::LogBudget;
-use plimsoll_proto::disk::DiskLevel;
+use plimsoll_proto::disk::{DiskCause, DiskLevel};
 use plimsoll_proto::ids::{ClusterId, PartitionId, SpuId, VolumeId};
 use plimsoll_proto::image::MetadataImage;
 use plimsoll_proto::v1;
@@ -18,6 +18,7 @@ use plimsoll_storage::volume::{OpenError, Volume, VolumeSettings};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::handle::NodeHandle;
+use super::byte_limit::ByteLimit;
 use super::job::ControlRequest;
 use super::levels::LevelLog;
 use super::refusal::Place;
@@ -98,6 +99,10 @@ pub struct VolumeOpened {
     pub capacity_bytes: u64,
     /// Its level.
     pub level: DiskLevel,
+    /// What is scarce; `None` at Normal.
+    pub cause: Option<DiskCause>,
+    /// Bytes that it has free.
+    pub free_bytes: u64,
     /// Replicas found.
     pub replicas: usize,
     /// What recovery found.
@@ -203,10 +208,13 @@ impl Plan {
     async fn run(self, tell: oneshot::Sender<Result<Opened, OpenError>>) {
         let now = self.host.clock.now();
         let wall_ms = self.host.clock.wall_ms();
-        let opened = Volume::open(self.disk.clone(), self.settings.clone(), now, wall_ms);
+        let mut limit = ByteLimit::new(self.settings.byte_limit);
+        let settings =
+            VolumeSettings { byte_limit: limit.read(self.disk.as_ref()), ..self.settings.clone() };
+        let opened = Volume::open(self.disk.clone(), settings, now, wall_ms);
         match opened {
             Ok((volume, recovery)) => {
-                let (worker, opened) = self.assemble(volume, recovery, now);
+                let (worker, opened) = self.assemble(volume, recovery, limit, now);
                 if tell.send(Ok(opened)).is_ok() {
                     worker.run().await;
                 }
@@ -220,6 +228,7 @@ impl Plan {
         self,
         volume: Volume,
         recovery: plimsoll_storage::volume::OpenReport,
+        limit: ByteLimit,
         now: Duration,
     ) -> (Worker, Opened) {
         let facts = volume.facts();
@@ -230,6 +239,8 @@ impl Plan {
             path: place.path.clone(),
             capacity_bytes: facts.capacity_bytes,
             level: facts.level,
+            cause: facts.cause,
+            free_bytes: facts.free_bytes,
             replicas: partitions.len(),
             recovery,
         };
@@ -247,7 +258,9 @@ impl Plan {
         let (samples, samples_seen) = watch::channel(None);
         let (sample_pause, pause_seen) = watch::channel(volume.next_sample_in());
         let (host, disk) = (self.host.clone(), self.disk.clone());
-        self.host.tasks.spawn_lane("space", move || Box::pin(sample_space(host, disk, samples, pause_seen)));
+        self.host
+            .tasks
+            .spawn_lane("space", move || Box::pin(sample_space(host, disk, limit, samples, pause_seen)));
 
         let door = VolumeDoor {
             id: place.volume,
@@ -264,7 +277,7 @@ impl Plan {
             BTreeSet::new()
         };
         let mut worker = Worker {
-            levels: LevelLog::new(DiskLevel::Normal),
+            levels: LevelLog::new(facts.level, now),
             inbox: Inbox {
                 produce: produce_queue,
                 work: work_queue,

@@ -12,6 +12,7 @@ use plimsoll_storage::space::{Observation, RefuseReason, Verdict};
 use plimsoll_storage::volume::{ReplicaGuard, ReplicaGuards, VolumeEvent};
 use tokio::sync::watch;
 
+use super::byte_limit::ByteLimit;
 use super::job::{ChangeVolume, ControlRequest};
 use super::refusal;
 use super::replica::Role;
@@ -31,6 +32,8 @@ const REPORTS: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub(super) struct SampleSeen {
     pub(super) result: Result<plimsoll_storage::fs::SpaceSample, DiskError>,
+    /// The byte limit in force, which may have changed since the last sample.
+    pub(super) byte_limit: Option<u64>,
 }
 
 /// Asks the disk for its space, for ever, as often as `pause` says. Runs on a lane of its own: a hung mount
@@ -38,12 +41,14 @@ pub(super) struct SampleSeen {
 pub(super) async fn sample_space(
     host: Host,
     disk: SharedDisk,
+    mut limit: ByteLimit,
     samples: watch::Sender<Option<SampleSeen>>,
     pause: watch::Receiver<Duration>,
 ) {
     while !samples.is_closed() {
         let result = disk.space();
-        samples.send_replace(Some(SampleSeen { result }));
+        let byte_limit = limit.read(disk.as_ref());
+        samples.send_replace(Some(SampleSeen { result, byte_limit }));
         let wait = *pause.borrow();
         let mut changed = pause.clone();
         tokio::select! {
@@ -66,6 +71,7 @@ impl Worker {
         let Some(seen) = self.inbox.samples.borrow_and_update().clone() else { return };
         let now = self.now();
         self.sampled_at = now;
+        self.volume.set_byte_limit(seen.byte_limit);
         let observation = match seen.result {
             Ok(sample) => Observation::Sample(sample),
             Err(error) => Observation::Failed(error),
@@ -176,12 +182,14 @@ impl Worker {
         let refused = self.pulse.refused();
         if let Some(line) = self.levels.observe(facts.level, refused, now) {
             let (from, to) = (line.from, line.to);
+            let what = if from == to { "disk still refuses" } else { "disk level changed" };
             let cause = facts.cause.map(|cause| cause.to_string()).unwrap_or_default();
+            let failure = facts.failure.map(|failure| failure.to_string()).unwrap_or_default();
             tracing::warn!(
-                volume = %self.place.path, %from, %to, cause,
+                volume = %self.place.path, %from, %to, cause, failure,
                 free_bytes = facts.free_bytes, capacity_bytes = facts.capacity_bytes,
-                reclaimed_bytes = line.reclaimed_bytes, refused = line.refused,
-                "disk level changed"
+                reclaimed_bytes = line.reclaimed_bytes, refused = line.refused, changes = line.changes,
+                "{what}"
             );
         }
         self.ask_controller(facts.level, facts.cause, now);

@@ -38,7 +38,8 @@ pub struct SpuSettings {
     pub controllers: Vec<String>,
     /// Failure domain for placement, such as a rack or a zone. Default none.
     pub rack: String,
-    /// Bytes that each volume may use, whatever its filesystem has. Default none; minimum "16MiB".
+    /// Bytes that each volume may use, whatever its filesystem has. Default none; minimum "16MiB". A file
+    /// `byte-limit` in a data directory wins for that volume, and is read again while the node runs.
     pub byte_limit: Option<ByteSize>,
     /// Free share of a volume, in percent, below which pressure retention runs. Default 15; more than
     /// `throttle_percent`.
