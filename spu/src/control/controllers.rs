@@ -19,6 +19,11 @@ use super::endpoints::Endpoints;
 /// When the one asked first has not answered by then, the next is asked as well.
 const HEDGE_AFTER: Duration = Duration::from_millis(300);
 
+/// Trouble that ends before this is no news: an election among the controllers takes less.
+const LASTING: Duration = Duration::from_secs(3);
+/// The subject of what concerns no controller in particular.
+pub(super) const ALL: &str = "controllers";
+
 /// The controllers and the connections to them. Clones share both.
 #[derive(Clone, Debug)]
 pub struct Controllers {
@@ -26,6 +31,8 @@ pub struct Controllers {
     endpoints: Arc<Mutex<Endpoints>>,
     channels: Arc<Mutex<BTreeMap<String, Channel>>>,
     log: LogBudget,
+    /// What does not work, by (subject, kind), and since when.
+    troubles: Arc<Mutex<BTreeMap<(String, &'static str), Duration>>>,
 }
 
 /// No controller did what was asked.
@@ -50,6 +57,7 @@ impl Controllers {
             endpoints: Arc::new(Mutex::new(Endpoints::new(addresses))),
             channels: Arc::default(),
             log: LogBudget::new(),
+            troubles: Arc::default(),
         }
     }
 
@@ -161,6 +169,19 @@ impl Controllers {
         (address, answer)
     }
 
+    /// Something does not work that passes by itself, as when another controller takes the lead: worth a line
+    /// only when it lasts. [`Controllers::works_again`] ends it.
+    pub(super) fn trouble(&self, subject: &str, kind: &'static str, why: &str) {
+        let now = self.host.clock.now();
+        let since = {
+            let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+            *troubles.entry((subject.to_owned(), kind)).or_insert(now)
+        };
+        if now.saturating_sub(since) >= LASTING {
+            self.complain(subject, kind, why);
+        }
+    }
+
     /// Says once, and then rarely, that something does not work.
     pub(super) fn complain(&self, subject: &str, kind: &'static str, why: &str) {
         let key = Key::new("control", subject.to_owned(), kind);
@@ -171,6 +192,7 @@ impl Controllers {
 
     /// Says once that it works again.
     pub(super) fn works_again(&self, subject: &str, kind: &'static str) {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).remove(&(subject.to_owned(), kind));
         if let Some(total) = self.log.recovered(&Key::new("control", subject.to_owned(), kind)) {
             tracing::info!(subject, total, "over: {kind}");
         }

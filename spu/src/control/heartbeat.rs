@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::controllers::{Controllers, describe};
+use super::controllers::{ALL, Controllers, describe};
 use super::link::ControlSettings;
 use crate::runtime::NodeHandle;
 
@@ -73,7 +73,7 @@ impl Lane {
                 }
                 End::Lost(why) => {
                     self.controllers.does_not_lead(&address);
-                    self.controllers.complain(&address, KIND, &why);
+                    self.controllers.trouble(ALL, KIND, &format!("{address}: {why}"));
                     next = if answered { 0 } else { next + 1 };
                 }
                 End::Stale => {
@@ -197,7 +197,7 @@ impl Session<'_> {
         if !*self.answered {
             *self.answered = true;
             controllers.leads(self.address);
-            controllers.works_again(self.address, KIND);
+            controllers.works_again(ALL, KIND);
         }
         if let Some(sent_at) = self.sent.answered(answer.sequence) {
             node.heartbeat_answered(sent_at);

@@ -9,7 +9,7 @@ use plimsoll_proto::v1;
 use plimsoll_proto::v1::metadata_client::MetadataClient;
 use tokio::sync::watch;
 
-use super::controllers::{Controllers, describe};
+use super::controllers::{ALL, Controllers, describe};
 use super::link::ControlSettings;
 use crate::runtime::NodeHandle;
 
@@ -46,7 +46,7 @@ pub(super) async fn run(
         if follower.good {
             backoff.reset();
         }
-        controllers.complain(address, KIND, &why);
+        controllers.trouble(ALL, KIND, &format!("{address}: {why}"));
         next = next.wrapping_add(1);
         host.clock.sleep(backoff.next_pause()).await;
     }
@@ -82,19 +82,19 @@ impl Follower<'_> {
                 Ok(Err(status)) => return describe(&status),
                 Err(_) => return "it fell silent".to_owned(),
             };
-            if let Err(why) = self.apply(address, update) {
+            if let Err(why) = self.apply(update) {
                 return why;
             }
         }
     }
 
-    fn apply(&mut self, address: &str, update: v1::MetadataUpdate) -> Result<(), String> {
+    fn apply(&mut self, update: v1::MetadataUpdate) -> Result<(), String> {
         let leader = update.controller_leader_address.clone();
         match self.image.apply(update) {
             Ok(changed) => {
                 if !self.good {
                     self.good = true;
-                    self.controllers.works_again(address, KIND);
+                    self.controllers.works_again(ALL, KIND);
                 }
                 self.controllers.leads(&leader);
                 if changed == Changed::Yes {

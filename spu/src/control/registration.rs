@@ -43,7 +43,7 @@ pub(super) async fn run(
                 if is_stale(&error) {
                     nonce = host.random.id16();
                 }
-                controllers.complain("node", KIND, &error.to_string());
+                controllers.trouble("node", KIND, &error.to_string());
                 host.clock.sleep(backoff.next_pause()).await;
                 continue;
             }

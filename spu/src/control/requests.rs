@@ -101,6 +101,7 @@ impl Asker {
         loop {
             let (_, incarnation) = self.node.identity();
             if incarnation != change.incarnation || self.shows(&change) {
+                self.controllers.works_again(&subject, KIND);
                 return;
             }
             let called = self
@@ -121,11 +122,11 @@ impl Asker {
                         answer.current().as_str_name(),
                         change.expected.as_str_name()
                     );
-                    self.controllers.complain(&subject, KIND, &why);
+                    self.controllers.trouble(&subject, KIND, &why);
                 }
                 Err(error) => {
                     self.note(&error, change.incarnation);
-                    self.controllers.complain(&subject, KIND, &error.to_string());
+                    self.controllers.trouble(&subject, KIND, &error.to_string());
                 }
             }
             host.clock.sleep(backoff.next_pause()).await;

@@ -25,6 +25,8 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 const ANSWER_GRACE: Duration = Duration::from_secs(3);
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// An interruption that ends before this is no news: a leader was moved or started again.
+const LASTING: Duration = Duration::from_secs(3);
 /// How long until positions are looked at again when none could be asked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -35,6 +37,8 @@ pub(super) struct Fetcher {
     following: Following,
     log_budget: LogBudget,
     next_fetch: u64,
+    /// When the first of the failures since the last answer came.
+    interrupted_at: Option<Duration>,
 }
 
 /// Why a stream ended.
@@ -62,7 +66,7 @@ struct Stream {
 
 impl Fetcher {
     pub(super) fn new(host: Host, node: NodeHandle, following: Following, log_budget: LogBudget) -> Self {
-        Self { host, node, following, log_budget, next_fetch: 1 }
+        Self { host, node, following, log_budget, next_fetch: 1, interrupted_at: None }
     }
 
     /// Fetches for ever.
@@ -70,14 +74,29 @@ impl Fetcher {
         let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX, &self.host.random);
         loop {
             let Err(ended) = self.stream(&mut backoff).await;
-            let key = Key::new("fetcher", format!("spu {}", self.following.leader), "fetch");
-            if let Some(suppressed) = self.log_budget.report(key, self.host.clock.now()) {
+            let now = self.host.clock.now();
+            let since = *self.interrupted_at.get_or_insert(now);
+            if now.saturating_sub(since) >= LASTING
+                && let Some(suppressed) = self.log_budget.report(self.key(), now)
+            {
                 tracing::info!(
                     leader = %self.following.leader, address = self.following.address, suppressed,
-                    "replication was interrupted, retrying: {ended}"
+                    "replication is interrupted, retrying: {ended}"
                 );
             }
             self.host.clock.sleep(backoff.next_pause()).await;
+        }
+    }
+
+    fn key(&self) -> Key {
+        Key::new("fetcher", format!("spu {}", self.following.leader), "fetch")
+    }
+
+    fn works(&mut self) {
+        if self.interrupted_at.take().is_some()
+            && let Some(total) = self.log_budget.recovered(&self.key())
+        {
+            tracing::info!(leader = %self.following.leader, total, "replication goes on");
         }
     }
 
@@ -101,6 +120,7 @@ impl Fetcher {
             self.send(open, positions).await?;
             self.take_answers(open, &mut changes).await?;
             backoff.reset();
+            self.works();
             if only_paused {
                 self.pause(&mut changes).await;
             }

@@ -170,8 +170,12 @@ impl NodeHandle {
         futures::future::join_all(asked).await.into_iter().filter_map(Result::ok).collect()
     }
 
-    /// Whom the replicas here follow, by volume.
+    /// Whom the replicas here follow, by volume; nobody before the node is registered.
     pub fn following(&self) -> Vec<Following> {
+        if self.shared().incarnation().is_none() {
+            // Leaders answer only the run that is registered.
+            return Vec::new();
+        }
         let routes = self.shared().routes.borrow().clone();
         let me = self.shared().spu;
         let mut following = std::collections::BTreeSet::new();

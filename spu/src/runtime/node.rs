@@ -17,8 +17,8 @@ use plimsoll_storage::space::MarkSettings;
 use plimsoll_storage::volume::{OpenError, Volume, VolumeSettings};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::handle::NodeHandle;
 use super::byte_limit::ByteLimit;
+use super::handle::NodeHandle;
 use super::job::ControlRequest;
 use super::levels::LevelLog;
 use super::refusal::Place;
@@ -209,8 +209,7 @@ impl Plan {
         let now = self.host.clock.now();
         let wall_ms = self.host.clock.wall_ms();
         let mut limit = ByteLimit::new(self.settings.byte_limit);
-        let settings =
-            VolumeSettings { byte_limit: limit.read(self.disk.as_ref()), ..self.settings.clone() };
+        let settings = VolumeSettings { byte_limit: limit.read(self.disk.as_ref()), ..self.settings.clone() };
         let opened = Volume::open(self.disk.clone(), settings, now, wall_ms);
         match opened {
             Ok((volume, recovery)) => {

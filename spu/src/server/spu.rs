@@ -200,13 +200,12 @@ fn start_line(
         .volumes
         .iter()
         .map(|volume| {
-            format!(
-                "{} ({}, {}, {} replicas)",
-                volume.path,
-                ByteSize(volume.capacity_bytes),
-                volume.level,
-                volume.replicas
-            )
+            let level = match volume.cause {
+                Some(cause) => format!("{} by {cause}: {} bytes free", volume.level, volume.free_bytes),
+                None => volume.level.to_string(),
+            };
+            let capacity = ByteSize(volume.capacity_bytes);
+            format!("{} ({capacity}, {level}, {} replicas)", volume.path, volume.replicas)
         })
         .collect();
     format!(
