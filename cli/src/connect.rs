@@ -11,6 +11,8 @@ use crate::exit::Failure;
 /// Controllers that a local cluster has when nothing else is said.
 pub(crate) const CONTROLLERS_DEFAULT: &str = "127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003";
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// Where nothing listens anywhere, waiting longer is of no use to somebody at a terminal.
+const REFUSED_MAX: Duration = Duration::from_millis(1500);
 
 /// `--controller` and `--timeout`, on every command that talks to a cluster.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,6 +37,7 @@ impl ConnectArgs {
             .host(host.clone())
             .controllers(self.controllers.iter().cloned())
             .connect_timeout(self.timeout.0.min(CONNECT_MAX))
+            .refused_timeout(REFUSED_MAX)
             .call_timeout(self.timeout.0)
     }
 

@@ -30,6 +30,8 @@ pub struct Admin {
 
 /// One attempt may take this long before the other controllers are asked.
 const ATTEMPT_MAX: Duration = Duration::from_secs(5);
+/// The same where a controller may wait for nodes to join (at most 10 s) before it answers.
+const CREATE_ATTEMPT_MAX: Duration = Duration::from_secs(15);
 /// How long a change may take to show up in this client's metadata.
 const VISIBLE_MAX: Duration = Duration::from_secs(5);
 
@@ -67,7 +69,7 @@ impl Admin {
         let mut unknown = false;
         let sent = request.clone();
         let created = self
-            .call(&mut unknown, move |mut admin| {
+            .call_for(CREATE_ATTEMPT_MAX, &mut unknown, move |mut admin| {
                 let request = sent.clone();
                 async move { admin.create_topic(request).await }
             })
@@ -193,9 +195,22 @@ impl Admin {
             self.client.wait_metadata(VISIBLE_MAX, |image| image.version >= MetadataVersion(version)).await;
     }
 
+    async fn call<T, F, A>(&self, unknown: &mut bool, ask: F) -> Result<T, AdminError>
+    where
+        F: Fn(AdminClient<Channel>) -> A,
+        A: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.call_for(ATTEMPT_MAX, unknown, ask).await
+    }
+
     /// Asks the leader as it is known; when that is of no use, every controller at once. Only a leader acts,
     /// so asking several is safe. Sets `unknown` when an attempt without an answer may have had an effect.
-    async fn call<T, F, A>(&self, unknown: &mut bool, ask: F) -> Result<T, AdminError>
+    async fn call_for<T, F, A>(
+        &self,
+        attempt_max: Duration,
+        unknown: &mut bool,
+        ask: F,
+    ) -> Result<T, AdminError>
     where
         F: Fn(AdminClient<Channel>) -> A,
         A: Future<Output = Result<Response<T>, Status>>,
@@ -213,7 +228,7 @@ impl Admin {
                 Some(leader) => vec![leader],
                 None => shared.controllers.clone(),
             };
-            let limit = deadline.saturating_sub(clock.now()).min(ATTEMPT_MAX);
+            let limit = deadline.saturating_sub(clock.now()).min(attempt_max);
             let mut asked: FuturesUnordered<_> =
                 targets.into_iter().map(|address| self.ask(address, limit, &ask)).collect();
             let alone = asked.len() == 1;

@@ -12,7 +12,7 @@ use crate::admin::Admin;
 use crate::connections::Connections;
 use crate::consumer::ConsumerBuilder;
 use crate::error::ConnectError;
-use crate::metadata;
+use crate::metadata::{self, Attempts};
 use crate::producer::ProducerBuilder;
 use crate::raw::RawProducer;
 
@@ -41,17 +41,20 @@ pub struct ClientBuilder {
     controllers: Vec<String>,
     cluster_id: Option<ClusterId>,
     connect_timeout: Duration,
+    refused_timeout: Duration,
     call_timeout: Duration,
 }
 
 impl Client {
-    /// Starts with no controllers and these defaults: connect timeout 10 s, call timeout 30 s.
+    /// Starts with no controllers and these defaults: connect timeout 10 s, also where nothing listens, call
+    /// timeout 30 s.
     pub fn builder() -> ClientBuilder {
         ClientBuilder {
             host: None,
             controllers: Vec::new(),
             cluster_id: None,
             connect_timeout: Duration::from_secs(10),
+            refused_timeout: Duration::MAX,
             call_timeout: Duration::from_secs(30),
         }
     }
@@ -150,6 +153,13 @@ impl ClientBuilder {
         self
     }
 
+    /// How long [`ClientBuilder::build`] waits while nothing listens at any of the addresses; at most the connect
+    /// timeout, which is the default.
+    pub fn refused_timeout(mut self, limit: Duration) -> Self {
+        self.refused_timeout = limit;
+        self
+    }
+
     /// Deadline of each administrative call, retries included. Default 30 s.
     pub fn call_timeout(mut self, limit: Duration) -> Self {
         self.call_timeout = limit;
@@ -187,18 +197,33 @@ impl ClientBuilder {
         }
         .start();
         let mut images = watch.images;
-        let first = images.wait_for(|image| image.cluster_id != ClusterId([0; 16]));
-        if !matches!(host.clock.timeout(self.connect_timeout, first).await, Ok(Ok(_))) {
-            let attempts = watch.attempts.borrow().clone();
+        let mut attempts = watch.attempts;
+        let began = host.clock.now();
+        let hopeless = async {
+            host.clock.sleep(self.refused_timeout.min(self.connect_timeout)).await;
+            let refused =
+                |attempts: &Attempts, address| attempts.get(address).is_some_and(|attempt| attempt.refused);
+            let all =
+                attempts.wait_for(|attempts| self.controllers.iter().all(|a| refused(attempts, a))).await;
+            drop(all);
+        };
+        let known = tokio::select! {
+            first = images.wait_for(|image| image.cluster_id != ClusterId([0; 16])) => first.is_ok(),
+            () = hopeless => false,
+            () = host.clock.sleep(self.connect_timeout) => false,
+        };
+        if !known {
+            let attempts = attempts.borrow().clone();
             let attempts = self
                 .controllers
                 .iter()
                 .map(|address| {
-                    let why = attempts.get(address).map_or("no answer", String::as_str);
+                    let why = attempts.get(address).map_or("no answer", |attempt| attempt.why.as_str());
                     format!("{address}: {why}")
                 })
                 .collect();
-            return Err(ConnectError::NoController { waited: self.connect_timeout, attempts });
+            let waited = host.clock.now().saturating_sub(began);
+            return Err(ConnectError::NoController { waited, attempts });
         }
         Ok(Client {
             shared: Arc::new(Shared {
@@ -244,12 +269,13 @@ mod tests {
     async fn where_nothing_listens_is_told_for_each_controller() {
         let built = Client::builder()
             .controllers(["127.0.0.1:1", "2@127.0.0.1:2"])
-            .connect_timeout(Duration::from_millis(700))
+            .refused_timeout(Duration::from_millis(300))
             .build()
             .await;
-        let Err(ConnectError::NoController { attempts, .. }) = built else { panic!("{built:?}") };
+        let Err(ConnectError::NoController { attempts, waited }) = built else { panic!("{built:?}") };
+        assert!(waited < Duration::from_secs(9), "{waited:?}");
         assert_eq!(attempts.len(), 2);
-        assert!(attempts[0].starts_with("127.0.0.1:1: "), "{attempts:?}");
+        assert!(attempts[0].starts_with("127.0.0.1:1: nothing listens"), "{attempts:?}");
         assert!(attempts[1].starts_with("127.0.0.1:2: "), "{attempts:?}");
     }
 }

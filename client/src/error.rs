@@ -122,7 +122,9 @@ pub enum ProduceErrorKind {
         why: String,
     },
     /// Larger than a batch may be; never sent.
-    #[error("the record takes {bytes} bytes, a batch may have {limit}")]
+    #[error(
+        "RECORD_TOO_LARGE (NOT_WRITTEN): the record takes {bytes} bytes, a batch of this topic may have {limit}"
+    )]
     RecordTooLarge {
         /// Size in bytes when encoded.
         bytes: usize,

@@ -5,6 +5,7 @@
 //! the same way. Published metadata never go back to an older version.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,14 +40,37 @@ pub(crate) struct Source {
 pub(crate) struct Watch {
     pub(crate) images: watch::Receiver<Arc<MetadataImage>>,
     /// Why each controller was of no use when last asked.
-    pub(crate) attempts: watch::Receiver<BTreeMap<String, String>>,
+    pub(crate) attempts: watch::Receiver<Attempts>,
     pub(crate) task: Task,
+}
+
+/// What came of asking each controller, by address.
+pub(crate) type Attempts = BTreeMap<String, Attempt>;
+
+/// Why a controller was of no use.
+#[derive(Clone, Debug)]
+pub(crate) struct Attempt {
+    pub(crate) why: String,
+    /// Nothing listens there.
+    pub(crate) refused: bool,
+}
+
+impl From<String> for Attempt {
+    fn from(why: String) -> Self {
+        Self { why, refused: false }
+    }
+}
+
+impl From<&tonic::Status> for Attempt {
+    fn from(status: &tonic::Status) -> Self {
+        Self { why: why(status), refused: is_refused(status) }
+    }
 }
 
 struct Follower {
     source: Source,
     images: watch::Sender<Arc<MetadataImage>>,
-    attempts: watch::Sender<BTreeMap<String, String>>,
+    attempts: watch::Sender<Attempts>,
 }
 
 /// A watch that has delivered its first image.
@@ -83,25 +107,26 @@ impl Source {
         addresses
     }
 
-    async fn subscribe(&self, address: String) -> Result<Session, (String, String)> {
+    async fn subscribe(&self, address: String) -> Result<Session, (String, Attempt)> {
         let cluster_id = self.cluster_id.map(ClusterId::to_bytes).unwrap_or_default();
         let first = async {
             let mut client = self.connections.metadata(&address).map_err(|invalid| invalid.to_string())?;
-            let answer = client.watch(WatchRequest { cluster_id }).await.map_err(|s| why(&s))?;
+            let answer =
+                client.watch(WatchRequest { cluster_id }).await.map_err(|status| Attempt::from(&status))?;
             let mut stream = answer.into_inner();
-            let update = stream.message().await.map_err(|s| why(&s))?;
+            let update = stream.message().await.map_err(|status| Attempt::from(&status))?;
             let update = update.ok_or_else(|| "closed the watch at once".to_owned())?;
             let mut image = MetadataImage::empty();
             image.apply(update).map_err(|gap| gap.to_string())?;
             if self.cluster_id.is_some_and(|expected| expected != image.cluster_id) {
-                return Err(format!("belongs to cluster {}", image.cluster_id));
+                return Err(format!("belongs to cluster {}", image.cluster_id).into());
             }
             Ok((image, stream))
         };
         match self.host.clock.timeout(FIRST_MESSAGE_MAX, first).await {
             Ok(Ok((image, stream))) => Ok(Session { address, image, stream }),
             Ok(Err(error)) => Err((address, error)),
-            Err(_) => Err((address, "no answer".to_owned())),
+            Err(_) => Err((address, "no answer".to_owned().into())),
         }
     }
 }
@@ -117,7 +142,7 @@ impl Follower {
                     let address = session.address.clone();
                     let end = self.follow(session).await;
                     tracing::debug!(controller = %address, %end, "metadata watch ended");
-                    self.attempts.send_modify(|attempts| drop(attempts.insert(address, end)));
+                    self.attempts.send_modify(|attempts| drop(attempts.insert(address, end.into())));
                     // A controller that ends every watch at once must not be asked in a tight loop.
                     self.source.host.clock.sleep(random.jitter(Duration::from_millis(50))).await;
                 }
@@ -204,9 +229,23 @@ impl Follower {
     }
 }
 
+/// Whether a connection was refused: the machine is there, nothing listens.
+fn is_refused(status: &tonic::Status) -> bool {
+    let mut below = status.source();
+    while let Some(error) = below {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return error.kind() == std::io::ErrorKind::ConnectionRefused;
+        }
+        below = error.source();
+    }
+    false
+}
+
 /// What a status says, with what lies below it.
 pub(crate) fn why(status: &tonic::Status) -> String {
-    use std::error::Error as _;
+    if is_refused(status) {
+        return "nothing listens there".to_owned();
+    }
     let mut text =
         if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() };
     let mut source = status.source();

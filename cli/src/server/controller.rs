@@ -7,12 +7,13 @@ use std::time::Duration;
 use clap::Args;
 use plimsoll_controller::raft_runtime::{DataDirError, StartError};
 use plimsoll_controller::{Controller, ControllerError, ControllerSettings};
+use plimsoll_host::config::Span;
 use plimsoll_host::{BindError, Host};
 use plimsoll_proto::ids::ControllerId;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::LogArgs;
-use super::settings::{Overlay, path_text};
+use super::keys::{Key, KeyArgs, Keys, Kind, key};
 use super::signals::Signals;
 use crate::exit::{Code, Failure, Outcome};
 
@@ -20,55 +21,131 @@ use crate::exit::{Code, Failure, Outcome};
 pub(super) const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 const LISTEN_DEFAULT: &str = "127.0.0.1:7001";
 
-/// Each key of the configuration file has a flag and an environment variable.
+/// Flags of a controller.
 #[derive(Debug, Args)]
 pub(crate) struct ControllerRunArgs {
-    /// Configuration file in TOML; flags and environment override it, unknown keys are errors
-    #[arg(long, value_name = "FILE", env = "PLIMSOLL_CONFIG")]
-    config: Option<PathBuf>,
-    /// Number of this controller, from 1
-    #[arg(long, env = "PLIMSOLL_ID")]
-    id: Option<u32>,
-    /// The data directory
-    #[arg(long, value_name = "DIR", env = "PLIMSOLL_DATA_DIR")]
-    data_dir: Option<PathBuf>,
-    /// Where to listen; where the list of controllers has this one, when not given
-    #[arg(long, value_name = "HOST:PORT", env = "PLIMSOLL_LISTEN")]
-    listen: Option<String>,
-    /// Where others reach this one; as in the list of controllers, when not given
-    #[arg(long, value_name = "HOST:PORT", env = "PLIMSOLL_ADVERTISE")]
-    advertise: Option<String>,
-    /// A controller, this one included; repeat it for each, the same list everywhere
-    #[arg(
-        long = "controller",
-        value_name = "ID@HOST:PORT",
-        env = "PLIMSOLL_CONTROLLER",
-        value_delimiter = ','
-    )]
-    controllers: Vec<String>,
-    /// Makes an empty data directory into one of a new cluster; needed at the first start, ignored later
-    #[arg(long, env = "PLIMSOLL_BOOTSTRAP")]
-    bootstrap: bool,
+    #[command(flatten)]
+    keys: KeyArgs<ControllerFile>,
     #[command(flatten)]
     log: LogArgs,
 }
 
-/// The configuration file of a controller.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+/// The configuration file of a controller; [`KEYS`] says what each key means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ControllerFile {
-    /// Number of this controller. Minimum 1. Required.
     pub(super) id: u64,
-    /// The data directory. Required.
     pub(super) data_dir: PathBuf,
-    /// Where it listens. Default: as in `controllers`, else "127.0.0.1:7001".
     pub(super) listen: Option<String>,
-    /// Where others reach it. Default: as in `controllers`, else `listen`.
     pub(super) advertise: Option<String>,
-    /// Every controller as "ID@HOST:PORT". Default: this one alone.
     pub(super) controllers: Vec<String>,
-    /// Makes an empty data directory into one of a new cluster. Default false.
     pub(super) bootstrap: bool,
+    pub(super) tick: Span,
+    pub(super) election_tick: usize,
+    pub(super) heartbeat_tick: usize,
+    pub(super) propose_timeout: Span,
+    pub(super) read_timeout: Span,
+    pub(super) placement_wait: Span,
+    pub(super) leader_move_interval: Span,
+    pub(super) suspect_after: Span,
+    pub(super) confirm: Span,
+    pub(super) mass_hold: Span,
+    pub(super) mass_window: Span,
+    pub(super) join_age: Span,
+    pub(super) volume_stalled_after: Span,
+    pub(super) node_stalled_after: Span,
+    pub(super) stall_hold: Span,
+    pub(super) stall_hold_max: Span,
+}
+
+const KEYS: &[Key] = &[
+    key("id", Kind::Number, "1; required", "Number of this controller"),
+    key("data_dir", Kind::Dir, "required", "The data directory"),
+    key("listen", Kind::Address, "", "Where to listen")
+        .absent("where the list of controllers has this one, else 127.0.0.1:7001"),
+    key("advertise", Kind::Address, "", "Where others reach this one")
+        .absent("as in the list of controllers, else listen"),
+    key(
+        "controllers",
+        Kind::Controllers,
+        "ID@ may be left out of a single one",
+        "A controller, this one included; repeat it for each, the same list everywhere",
+    )
+    .flag("controller")
+    .absent("this one alone"),
+    key(
+        "bootstrap",
+        Kind::Switch,
+        "",
+        "Makes an empty data directory into one of a new cluster; needed at the first start, ignored later",
+    ),
+    key("tick", Kind::Span, "10ms", "The step of time of elections"),
+    key("election_tick", Kind::Number, "2 x heartbeat_tick", "Ticks without a leader before an election"),
+    key("heartbeat_tick", Kind::Number, "1", "Ticks between two heartbeats of the leading controller"),
+    key("propose_timeout", Kind::Span, "1s", "How long a change may take before its outcome is unknown"),
+    key("read_timeout", Kind::Span, "100ms", "How long a read waits for a majority to confirm the leader"),
+    key(
+        "placement_wait",
+        Kind::Span,
+        "100ms; at most 10s",
+        "How long creating a topic waits for nodes to join",
+    ),
+    key("leader_move_interval", Kind::Span, "50ms", "Pause between two leaderships that are moved back"),
+    key("suspect_after", Kind::Span, "6s", "Silence after which a storage node is suspect"),
+    key("confirm", Kind::Span, "3s", "How long a suspect is asked before it is offline"),
+    key("mass_hold", Kind::Span, "0s", "How much longer a verdict waits while many nodes are silent"),
+    key("mass_window", Kind::Span, "1s", "Within which time nodes count as silent together"),
+    key("join_age", Kind::Span, "below suspect_after", "How long a joining node must have sent heartbeats"),
+    key("volume_stalled_after", Kind::Span, "1s", "A data path that does not move for so long is stalled"),
+    key(
+        "node_stalled_after",
+        Kind::Span,
+        "above volume_stalled_after",
+        "A node whose every data path does not move for so long is offline",
+    ),
+    key(
+        "stall_hold",
+        Kind::Span,
+        "100ms",
+        "How long a stalled volume must move again; doubles with each stall",
+    ),
+    key("stall_hold_max", Kind::Span, "stall_hold", "The longest such time"),
+];
+
+impl Keys for ControllerFile {
+    const KEYS: &'static [Key] = KEYS;
+}
+
+impl Default for ControllerFile {
+    fn default() -> Self {
+        let ControllerSettings { raft, session, .. } =
+            ControllerSettings::new(ControllerId(0), BTreeMap::new());
+        let liveness = session.liveness;
+        Self {
+            id: 0,
+            data_dir: PathBuf::new(),
+            listen: None,
+            advertise: None,
+            controllers: Vec::new(),
+            bootstrap: false,
+            tick: Span(raft.tick),
+            election_tick: raft.election_tick,
+            heartbeat_tick: raft.heartbeat_tick,
+            propose_timeout: Span(session.propose_timeout),
+            read_timeout: Span(session.read_timeout),
+            placement_wait: Span(session.placement_wait),
+            leader_move_interval: Span(session.leader_move_interval),
+            suspect_after: Span(liveness.suspect_after),
+            confirm: Span(liveness.confirm),
+            mass_hold: Span(liveness.mass_hold),
+            mass_window: Span(liveness.mass_window),
+            join_age: Span(liveness.join_age),
+            volume_stalled_after: Span(liveness.volume_stalled_after),
+            node_stalled_after: Span(liveness.node_stalled_after),
+            stall_hold: Span(liveness.stall_hold),
+            stall_hold_max: Span(liveness.stall_hold_max),
+        }
+    }
 }
 
 /// What a controller needs to start.
@@ -125,7 +202,50 @@ impl ControllerFile {
         peers.insert(id, address);
         let mut settings = ControllerSettings::new(id, peers);
         settings.bootstrap = self.bootstrap;
+        self.timings(&mut settings).map_err(wrong)?;
         Ok(Plan { settings, data_dir: self.data_dir.clone(), listen })
+    }
+
+    fn timings(&self, settings: &mut ControllerSettings) -> Result<(), String> {
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        for (key, given, min, max) in [
+            ("tick", self.tick, ms(10), s(10)),
+            ("propose_timeout", self.propose_timeout, s(1), s(60)),
+            ("read_timeout", self.read_timeout, ms(100), s(60)),
+            // The SDK waits a little longer for the answer.
+            ("placement_wait", self.placement_wait, ms(100), s(10)),
+            ("leader_move_interval", self.leader_move_interval, ms(50), s(60)),
+            // A storage node believes in its lease for 9 s: nobody may be elected in its place sooner.
+            ("suspect_after", self.suspect_after, s(6), s(3600)),
+            ("confirm", self.confirm, s(3), s(3600)),
+            ("mass_hold", self.mass_hold, s(0), s(3600)),
+            ("mass_window", self.mass_window, s(1), s(3600)),
+            ("volume_stalled_after", self.volume_stalled_after, s(1), s(3600)),
+            ("stall_hold", self.stall_hold, ms(100), s(3600)),
+        ] {
+            if !(min..=max).contains(&given.0) {
+                return Err(format!("{key} is {given}, it must be from {} to {}", Span(min), Span(max)));
+            }
+        }
+        settings.raft.tick = self.tick.0;
+        settings.raft.election_tick = self.election_tick;
+        settings.raft.heartbeat_tick = self.heartbeat_tick;
+        let session = &mut settings.session;
+        session.propose_timeout = self.propose_timeout.0;
+        session.read_timeout = self.read_timeout.0;
+        session.placement_wait = self.placement_wait.0;
+        session.leader_move_interval = self.leader_move_interval.0;
+        let liveness = &mut session.liveness;
+        liveness.suspect_after = self.suspect_after.0;
+        liveness.confirm = self.confirm.0;
+        liveness.mass_hold = self.mass_hold.0;
+        liveness.mass_window = self.mass_window.0;
+        liveness.join_age = self.join_age.0;
+        liveness.volume_stalled_after = self.volume_stalled_after.0;
+        liveness.node_stalled_after = self.node_stalled_after.0;
+        liveness.stall_hold = self.stall_hold.0;
+        liveness.stall_hold_max = self.stall_hold_max.0;
+        settings.raft.check().and_then(|()| settings.session.check())
     }
 }
 
@@ -191,14 +311,7 @@ impl From<ControllerError> for Failure {
 pub(crate) async fn run(args: ControllerRunArgs, host: &Host) -> Outcome {
     args.log.init()?;
     let mut signals = Signals::install()?;
-    let file: ControllerFile = Overlay::default()
-        .number("id", args.id)
-        .text("data_dir", args.data_dir.as_deref().map(path_text).transpose()?)
-        .text("listen", args.listen)
-        .text("advertise", args.advertise)
-        .list("controllers", &args.controllers)
-        .flag("bootstrap", args.bootstrap)
-        .onto(args.config.as_deref())?;
+    let file: ControllerFile = args.keys.settings()?;
     let controller = start(file.plan()?, host).await?;
     signals.stop_asked().await;
     controller.stop(HAND_OVER_MAX).await;
@@ -249,7 +362,7 @@ mod tests {
 
     #[test]
     fn what_does_not_agree_is_named() {
-        let cases: [(ControllerFile, &str); 8] = [
+        let cases: [(ControllerFile, &str); 11] = [
             (ControllerFile { id: 0, ..file(&[]) }, "--id"),
             (ControllerFile { data_dir: PathBuf::new(), ..file(&[]) }, "--data-dir"),
             (file(&["2@b:1", "3@c:1"]), "--controller 1@HOST:PORT"),
@@ -258,6 +371,9 @@ mod tests {
             (file(&["x@a:1"]), "x@a:1"),
             (ControllerFile { advertise: Some("z:1".into()), ..file(&["1@a:1"]) }, "say the same"),
             (ControllerFile { listen: Some("0.0.0.0:1".into()), ..file(&[]) }, "--advertise"),
+            (ControllerFile { confirm: Span(Duration::from_secs(1)), ..file(&[]) }, "confirm"),
+            (ControllerFile { join_age: Span(Duration::from_secs(7)), ..file(&[]) }, "suspect_after"),
+            (ControllerFile { election_tick: 3, ..file(&[]) }, "heartbeat_tick"),
         ];
         for (file, named) in cases {
             let failure = file.plan().expect_err(named);

@@ -1,6 +1,7 @@
 //! Running servers: settings from file, environment and flags; signals; a stop in order.
 
 mod controller;
+mod keys;
 mod settings;
 mod signals;
 mod spu;

@@ -6,52 +6,51 @@ use clap::Args;
 use plimsoll_host::Host;
 use plimsoll_host::config::ByteSize;
 use plimsoll_spu::{Spu, SpuSettings};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::LogArgs;
 use super::controller::{ControllerFile, HAND_OVER_MAX, start};
-use super::settings::{Overlay, path_text};
+use super::keys::{Key, KeyArgs, Keys, Kind, key};
 use super::signals::Signals;
 use crate::exit::{Code, Failure, Outcome};
 
-/// Each key of the configuration file has a flag and an environment variable.
+/// Flags of a server that is both.
 #[derive(Debug, Args)]
 pub(crate) struct StandaloneArgs {
-    /// Configuration file in TOML; flags and environment override it, unknown keys are errors
-    #[arg(long, value_name = "FILE", env = "PLIMSOLL_CONFIG")]
-    config: Option<PathBuf>,
-    /// The data directory [default: ~/.plimsoll/standalone]
-    #[arg(long, value_name = "DIR", env = "PLIMSOLL_DATA_DIR")]
-    data_dir: Option<PathBuf>,
-    /// Where the controller listens [default: 127.0.0.1:7001]
-    #[arg(long, value_name = "HOST:PORT", env = "PLIMSOLL_LISTEN")]
-    listen: Option<String>,
-    /// Where the storage node listens [default: 127.0.0.1:7011]
-    #[arg(long, value_name = "HOST:PORT", env = "PLIMSOLL_SPU_LISTEN")]
-    spu_listen: Option<String>,
-    /// Where clients reach the storage node; where it listens, when not given
-    #[arg(long, value_name = "HOST:PORT", env = "PLIMSOLL_SPU_ADVERTISE")]
-    spu_advertise: Option<String>,
-    /// Bytes that the volume may use, whatever its filesystem has
-    #[arg(long, env = "PLIMSOLL_BYTE_LIMIT")]
-    byte_limit: Option<ByteSize>,
+    #[command(flatten)]
+    keys: KeyArgs<StandaloneFile>,
     #[command(flatten)]
     log: LogArgs,
 }
 
-#[derive(Debug, Deserialize)]
+/// The configuration file; [`KEYS`] says what each key means.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct StandaloneFile {
-    /// The data directory; the controller and the storage node have a folder each in it.
+pub(super) struct StandaloneFile {
     data_dir: PathBuf,
-    /// Where the controller listens, and is reached. Default "127.0.0.1:7001".
     listen: String,
-    /// Where the storage node listens. Default "127.0.0.1:7011".
     spu_listen: String,
-    /// Where clients reach the storage node. Default `spu_listen`.
     spu_advertise: Option<String>,
-    /// Bytes that the volume may use. Default none.
     byte_limit: Option<ByteSize>,
+}
+
+const KEYS: &[Key] = &[
+    key(
+        "data_dir",
+        Kind::Dir,
+        "",
+        "The data directory; controller and storage node have a folder each in it",
+    )
+    .absent("~/.plimsoll/standalone"),
+    key("listen", Kind::Address, "", "Where the controller listens, and is reached"),
+    key("spu_listen", Kind::Address, "", "Where the storage node listens"),
+    key("spu_advertise", Kind::Address, "", "Where clients reach the storage node").absent("spu_listen"),
+    key("byte_limit", Kind::Size, "16MiB", "Bytes that the volume may use, whatever its filesystem has")
+        .absent("none"),
+];
+
+impl Keys for StandaloneFile {
+    const KEYS: &'static [Key] = KEYS;
 }
 
 impl Default for StandaloneFile {
@@ -70,13 +69,7 @@ impl Default for StandaloneFile {
 pub(crate) async fn run(args: StandaloneArgs, host: &Host) -> Outcome {
     args.log.init()?;
     let mut signals = Signals::install()?;
-    let file: StandaloneFile = Overlay::default()
-        .text("data_dir", args.data_dir.as_deref().map(path_text).transpose()?)
-        .text("listen", args.listen)
-        .text("spu_listen", args.spu_listen)
-        .text("spu_advertise", args.spu_advertise)
-        .text("byte_limit", args.byte_limit.map(|limit| limit.0))
-        .onto(args.config.as_deref())?;
+    let file: StandaloneFile = args.keys.settings()?;
     for folder in ["controller", "spu"] {
         let path = file.data_dir.join(folder);
         std::fs::create_dir_all(&path)
