@@ -1,8 +1,8 @@
 //! Where new replicas go.
 //!
 //! Pure. A target is a volume that takes writes, at level Normal, of an online node whose facts are fresh.
-//! Load is replicas (or leaderships) per byte that is free, and a volume that fills counts for less, so
-//! that what is planned now already weighs for the next partition of the same topic.
+//! Load is replicas per byte that is free, and a volume that fills counts for less; leaderships count per
+//! replica. What is planned now already weighs for the next partition of the same topic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -86,8 +86,8 @@ pub fn targets(state: &ClusterState, facts: &Facts) -> (Vec<Target>, Vec<Exclude
                     volume: *volume_id,
                     rack: spu.rack.clone(),
                     weight: weight(reported),
-                    replicas,
-                    leaders,
+                    replicas: replicas.into(),
+                    leaders: leaders.into(),
                 });
             } else {
                 let why = why.unwrap_or_default();
@@ -119,13 +119,14 @@ fn weight(facts: &v1::VolumeFacts) -> u64 {
     (if soon { facts.free_bytes / 4 } else { facts.free_bytes }).max(1)
 }
 
-fn load(state: &ClusterState) -> BTreeMap<(SpuId, VolumeId), (u64, u64)> {
-    let mut load = BTreeMap::<_, (u64, u64)>::new();
+/// Replicas and leaderships of each volume that has any, as committed.
+pub fn load(state: &ClusterState) -> BTreeMap<(SpuId, VolumeId), (u32, u32)> {
+    let mut load = BTreeMap::<_, (u32, u32)>::new();
     for (_, _, partition) in state.partitions() {
         for replica in &partition.replicas {
             let entry = load.entry((replica.spu, replica.volume)).or_default();
             entry.0 += 1;
-            entry.1 += u64::from(partition.leader_spu() == Some(replica.spu));
+            entry.1 += u32::from(partition.leader_spu() == Some(replica.spu));
         }
     }
     load
@@ -170,7 +171,11 @@ fn place_one(replicas: u32, targets: &mut [Target]) -> v1::PartitionPlacement {
         targets[best].replicas += 1;
         chosen.push(best);
     }
-    chosen.sort_by_key(|i| (share(targets[*i].leaders, targets[*i].weight), targets[*i].spu));
+    // Leading costs a node its processor and network, not room: each leads its part of the replicas it has.
+    chosen.sort_by_key(|i| {
+        let target = &targets[*i];
+        (share(target.leaders, target.replicas), share(target.replicas, target.weight), target.spu)
+    });
     if let Some(first) = chosen.first() {
         targets[*first].leaders += 1;
     }
@@ -184,7 +189,7 @@ fn place_one(replicas: u32, targets: &mut [Target]) -> v1::PartitionPlacement {
     v1::PartitionPlacement { replicas }
 }
 
-/// Load after one more, in units that compare: count per byte of weight.
+/// Load after one more, in units that compare: count per unit of weight.
 fn share(count: u64, weight: u64) -> u128 {
     (u128::from(count) + 1) * (1 << 64) / u128::from(weight.max(1))
 }

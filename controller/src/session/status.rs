@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use plimsoll_proto::ids::VolumeId;
 use plimsoll_proto::v1;
 
 use super::shared::Shared;
+use crate::placement;
 use crate::raft_runtime::View;
 
 pub(super) fn status(shared: &Shared, view: &View) -> v1::ClusterStatusResponse {
@@ -39,16 +41,20 @@ fn controller(shared: &Shared, view: &View, peer: &crate::raft_runtime::PeerStat
 fn spus(shared: &Shared, view: &View) -> Vec<v1::SpuStatus> {
     let now = shared.host.clock.now();
     let age = |at: Duration| u64::try_from(now.saturating_sub(at).as_millis()).unwrap_or(u64::MAX).max(1);
+    let loads = placement::load(&view.state);
     view.state
         .spus()
         .iter()
         .map(|(id, spu)| {
             let heard = shared.facts.get(*id).filter(|heard| heard.incarnation == spu.incarnation);
-            v1::SpuStatus {
-                info: Some(spu.to_info(*id)),
-                heartbeat_age_ms: heard.as_ref().map_or(0, |heard| age(heard.at)),
-                volumes: heard.map(|heard| heard.volumes).unwrap_or_default(),
+            let heartbeat_age_ms = heard.as_ref().map_or(0, |heard| age(heard.at));
+            let mut volumes = heard.map(|heard| heard.volumes).unwrap_or_default();
+            for facts in &mut volumes {
+                // As committed: what the node says of itself is up to a heartbeat old, or as old as its end.
+                let load = VolumeId::from_slice(&facts.volume_id).ok().and_then(|v| loads.get(&(*id, v)));
+                (facts.replicas, facts.leaders) = load.copied().unwrap_or_default();
             }
+            v1::SpuStatus { info: Some(spu.to_info(*id)), heartbeat_age_ms, volumes }
         })
         .collect()
 }

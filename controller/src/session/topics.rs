@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plimsoll_proto::ids::{TopicId, TopicName};
+use plimsoll_proto::ids::{SpuId, TopicId, TopicName};
 use plimsoll_proto::v1::{self, ErrorDetail, Reason, entry::Change};
 
 use super::answer;
@@ -50,6 +50,8 @@ pub(super) async fn create(
             Ok(None) => {}
             Err(refused) if late => return Err(refused),
             Err(refused) if refused.reason() != Reason::NoPlacement => return Err(refused),
+            // Nodes may still register or join; where enough are there and have no room, time does not help.
+            Err(refused) if !may_grow(shared, &view, wanted.replicas) => return Err(refused),
             Err(_) => {}
         }
         shared.host.clock.sleep(shared.settings.tick).await;
@@ -80,6 +82,21 @@ fn plan(
             .retry_after(shared.settings.facts_fresh)
     })?;
     Ok(Some((config, placed)))
+}
+
+/// Whether a moment may bring more nodes to place on: some are still joining, fewer are online than are wanted,
+/// or this leader has not heard of all of them yet.
+fn may_grow(shared: &Shared, view: &View, wanted: u32) -> bool {
+    let online: Vec<SpuId> = view
+        .state
+        .spus()
+        .iter()
+        .filter(|(_, spu)| spu.state == SpuState::Online)
+        .map(|(id, _)| *id)
+        .collect();
+    is_joining(&view.state)
+        || u32::try_from(online.len()).unwrap_or(u32::MAX) < wanted.max(1)
+        || online.iter().any(|id| shared.facts.get(*id).is_none())
 }
 
 fn is_joining(state: &ClusterState) -> bool {
