@@ -1,8 +1,7 @@
 //! Something outside of Plimsoll that takes space on a volume until there is none.
 
-use std::ffi::CString;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,39 +9,7 @@ use plimsoll_host::Clock;
 use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, open};
 use rustix::io::{Errno, pwrite};
 
-/// What `statvfs` says of a filesystem, in bytes. Free is `f_bavail`: what a process without privileges may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Space {
-    /// Size.
-    pub capacity_bytes: u64,
-    /// Usable.
-    pub free_bytes: u64,
-}
-
-impl Space {
-    /// Free share, from 0 to 1.
-    pub fn free_share(&self) -> f64 {
-        share(self.free_bytes, self.capacity_bytes)
-    }
-}
-
-/// `part` of `whole`, from 0 to 1.
-#[expect(clippy::cast_precision_loss, reason = "a share for a gauge; 52 bits are plenty")]
-pub fn share(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
-}
-
-/// Asks the filesystem of `path`.
-///
-/// # Errors
-/// What `statvfs(2)` says.
-pub fn space(path: &Path) -> anyhow::Result<Space> {
-    let stat = rustix::fs::statvfs(path).with_context(|| format!("statvfs {}", path.display()))?;
-    Ok(Space {
-        capacity_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
-        free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
-    })
-}
+use crate::rig::{Disk, DiskKind, Space};
 
 /// How a fill went; times are of the clock that was passed in.
 #[derive(Clone, Copy, Debug)]
@@ -65,12 +32,13 @@ impl Fill {
     }
 }
 
-/// A foreign file that takes space; removed when dropped.
+/// Something foreign that takes space: a file on a real disk, less of the byte limit on a simulated one. Given back
+/// when dropped.
 #[derive(Debug)]
 pub struct Filler {
-    path: PathBuf,
-    directory: PathBuf,
-    file: Option<OwnedFd>,
+    disk: Disk,
+    /// The file on a real disk.
+    file: Option<(PathBuf, OwnedFd)>,
     taken_bytes: u64,
 }
 
@@ -79,16 +47,22 @@ const STEP_BYTES: u64 = 256 << 10;
 const LAST_STEP_BYTES: u64 = 4 << 10;
 
 impl Filler {
-    /// Starts with an empty file in `directory`.
+    /// Starts with nothing taken.
     ///
     /// # Errors
     /// What `open(2)` says.
-    pub fn create(directory: &Path) -> anyhow::Result<Self> {
-        let path = directory.join("foreign-file");
-        let c_path = CString::new(path.as_os_str().as_encoded_bytes()).context("a path without NUL")?;
-        let file = open(c_path, OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
-            .with_context(|| format!("create {}", path.display()))?;
-        Ok(Self { path, directory: directory.to_owned(), file: Some(file), taken_bytes: 0 })
+    pub fn create(disk: &Disk) -> anyhow::Result<Self> {
+        let file = match disk.kind() {
+            DiskKind::Tmpfs => {
+                let path = disk.folder().join("foreign-file");
+                let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
+                let file = open(&path, flags, Mode::RUSR | Mode::WUSR)
+                    .with_context(|| format!("create {}", path.display()))?;
+                Some((path, file))
+            }
+            DiskKind::Simulated => None,
+        };
+        Ok(Self { disk: disk.clone(), file, taken_bytes: 0 })
     }
 
     /// Bytes taken so far.
@@ -96,41 +70,48 @@ impl Filler {
         self.taken_bytes
     }
 
-    /// Takes up to `bytes` more. Returns whether the filesystem answered ENOSPC with not even a block left.
+    /// Takes up to `bytes` more. Returns whether the disk answered ENOSPC with not even a block left.
     ///
     /// # Errors
     /// Any other answer of the filesystem.
     pub fn take(&mut self, bytes: u64) -> anyhow::Result<bool> {
+        let Some((path, file)) = &self.file else { return self.take_of_limit(bytes) };
         let mut left = bytes;
         let mut step = STEP_BYTES.min(bytes.max(LAST_STEP_BYTES));
         while left > 0 {
-            match self.grow(step) {
+            match grow(file, &mut self.taken_bytes, step) {
                 Ok(()) => left = left.saturating_sub(step),
                 Err(Errno::NOSPC | Errno::DQUOT) if step > LAST_STEP_BYTES => {
                     step = (step / 4).max(LAST_STEP_BYTES)
                 }
                 Err(Errno::NOSPC | Errno::DQUOT) => return Ok(true),
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno).with_context(|| format!("fill {}", self.path.display())),
+                Err(errno) => return Err(errno).with_context(|| format!("fill {}", path.display())),
             }
         }
         Ok(false)
     }
 
-    fn grow(&mut self, bytes: u64) -> Result<(), Errno> {
-        let Some(file) = &self.file else { return Err(Errno::BADF) };
-        match fallocate(file, FallocateFlags::empty(), self.taken_bytes, bytes) {
-            Err(Errno::OPNOTSUPP) => {
-                let zeros = vec![0u8; usize::try_from(bytes).map_err(|_| Errno::INVAL)?];
-                let written = pwrite(file, &zeros, self.taken_bytes)?;
-                self.taken_bytes = self.taken_bytes.saturating_add(u64::try_from(written).unwrap_or(0));
-                if written < zeros.len() { Err(Errno::NOSPC) } else { Ok(()) }
-            }
-            Err(errno) => Err(errno),
-            Ok(()) => {
-                self.taken_bytes = self.taken_bytes.saturating_add(bytes);
-                Ok(())
-            }
+    fn take_of_limit(&mut self, bytes: u64) -> anyhow::Result<bool> {
+        let free_bytes = self.disk.space()?.free_bytes;
+        let step = bytes.min(free_bytes);
+        if step >= LAST_STEP_BYTES {
+            self.taken_bytes = self.taken_bytes.saturating_add(step);
+            self.disk.set_limit_bytes(self.disk.bytes().saturating_sub(self.taken_bytes))?;
+        }
+        Ok(step < bytes)
+    }
+
+    /// Gives back up to `bytes`.
+    ///
+    /// # Errors
+    /// What `ftruncate(2)` says.
+    pub fn give_back(&mut self, bytes: u64) -> anyhow::Result<()> {
+        self.taken_bytes = self.taken_bytes.saturating_sub(bytes);
+        match &self.file {
+            Some((path, file)) => rustix::fs::ftruncate(file, self.taken_bytes)
+                .with_context(|| format!("shorten {}", path.display())),
+            None => self.disk.set_limit_bytes(self.disk.bytes().saturating_sub(self.taken_bytes)),
         }
     }
 
@@ -148,13 +129,13 @@ impl Filler {
     ) -> anyhow::Result<Fill> {
         const TICK: Duration = Duration::from_millis(5);
         let step = (bytes_per_s / 200).max(LAST_STEP_BYTES);
-        let mut fill = Fill { crossed: None, enospc: None, full: space(&self.directory)? };
+        let mut fill = Fill { crossed: None, enospc: None, full: self.disk.space()? };
         let mut quiet_since: Option<Duration> = None;
         loop {
             let before = self.taken_bytes;
             let full = self.take(step)?;
             let now = clock.now();
-            let seen = space(&self.directory)?;
+            let seen = self.disk.space()?;
             if seen.free_bytes < mark_bytes && fill.crossed.is_none() {
                 fill.crossed = Some(now);
             }
@@ -179,17 +160,40 @@ impl Filler {
     /// # Errors
     /// What `unlink(2)` says.
     pub fn remove(mut self) -> anyhow::Result<()> {
-        self.unlink().with_context(|| format!("unlink {}", self.path.display()))
+        self.release()
     }
 
-    fn unlink(&mut self) -> Result<(), Errno> {
-        // Closed first: an unlinked file keeps its blocks until the last handle is gone.
-        if self.file.take().is_some() { rustix::fs::unlink(&self.path) } else { Ok(()) }
+    fn release(&mut self) -> anyhow::Result<()> {
+        match self.file.take() {
+            Some((path, file)) => {
+                // Closed first: an unlinked file keeps its blocks until the last handle is gone.
+                drop(file);
+                rustix::fs::unlink(&path).with_context(|| format!("unlink {}", path.display()))
+            }
+            None if self.disk.kind() == DiskKind::Simulated => self.disk.set_limit_bytes(self.disk.bytes()),
+            None => Ok(()),
+        }
     }
 }
 
 impl Drop for Filler {
     fn drop(&mut self) {
-        let _gone_or_not_there = self.unlink();
+        let _gone_or_not_there = self.release();
+    }
+}
+
+fn grow(file: &OwnedFd, taken_bytes: &mut u64, bytes: u64) -> Result<(), Errno> {
+    match fallocate(file, FallocateFlags::empty(), *taken_bytes, bytes) {
+        Err(Errno::OPNOTSUPP) => {
+            let zeros = vec![0u8; usize::try_from(bytes).map_err(|_| Errno::INVAL)?];
+            let written = pwrite(file, &zeros, *taken_bytes)?;
+            *taken_bytes = taken_bytes.saturating_add(u64::try_from(written).unwrap_or(0));
+            if written < zeros.len() { Err(Errno::NOSPC) } else { Ok(()) }
+        }
+        Err(errno) => Err(errno),
+        Ok(()) => {
+            *taken_bytes = taken_bytes.saturating_add(bytes);
+            Ok(())
+        }
     }
 }

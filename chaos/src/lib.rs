@@ -6,6 +6,7 @@
 //! Start at [`demo`], the story of three disks that fill; [`rig`] makes the disks, [`process`] the servers,
 //! [`filler`] takes the space.
 
+pub mod cluster;
 pub mod demo;
 pub mod filler;
 pub mod flights;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use plimsoll_chaos::demo::{self, Options, Verdict};
-use plimsoll_chaos::rig::privilege;
+use plimsoll_chaos::rig::{DiskKind, privilege};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
@@ -38,6 +38,10 @@ struct Demo {
     /// Pace of the flights as a multiple of the usual one
     #[arg(long, default_value_t = 1.0, value_parser = speed)]
     speed: f64,
+    /// What the disks shall be. Simulated ones are plain folders with a byte limit inside of the servers; tmpfs falls
+    /// back to them where nothing can be mounted. As root a run on simulated disks counts as failed
+    #[arg(long, value_enum, default_value_t = DiskKind::Tmpfs, env = "PLIMSOLL_DEMO_RIG")]
+    rig: DiskKind,
 }
 
 fn speed(text: &str) -> Result<f64, String> {
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         keep: arguments.keep,
         speed: arguments.speed,
         privilege,
+        disks: arguments.rig,
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use plimsoll_host::Clock;
 
-use crate::filler::share;
+use crate::rig::share;
 
 /// A colour of the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

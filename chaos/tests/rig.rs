@@ -11,7 +11,7 @@ const DISK_BYTES: u64 = 16 << 20;
 
 /// A rig with one small disk, unless this machine does not let us mount.
 fn small_disk(test: &str) -> Option<(Rig, std::path::PathBuf)> {
-    let mut rig = Rig::create(false).expect("a folder for temporary files");
+    let mut rig = Rig::create(false, DiskKind::Tmpfs).expect("a folder for temporary files");
     let disk = rig.volume("disk", DISK_BYTES).expect("a folder");
     if rig.kind() == DiskKind::Simulated {
         println!("SKIPPED {test}: mounting a tmpfs needs root");
@@ -72,7 +72,7 @@ fn a_killed_run_is_cleaned_up_by_the_next() {
     std::fs::create_dir_all(&mount).expect("a folder");
     rustix::mount::mount("left-over", &mount, "tmpfs", rustix::mount::MountFlags::empty(), c"size=1m")
         .expect("a mount");
-    let next = Rig::create(false).expect("the next run");
+    let next = Rig::create(false, DiskKind::Tmpfs).expect("the next run");
     assert!(!is_mounted(&mount));
     assert!(!dead.exists());
     drop(next);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use super::cluster::NODES;
+use super::NODES;
 use super::refusal_probe::{RefusalProbe, in_full};
 use super::{Story, millis};
 use crate::filler::Filler;
@@ -55,7 +55,7 @@ impl Story {
         let mut fillers = Vec::new();
         for id in 1..=NODES {
             let mark = self.read_only_mark(id, &self.space(id)?);
-            fillers.push((id, mark, Filler::create(self.cluster.volume(id))?));
+            fillers.push((id, mark, Filler::create(self.cluster.disk(id))?));
         }
         let story = &*self;
         let fills = futures::future::join_all(

@@ -8,7 +8,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use plimsoll_client::{OnPressure, Record, TopicConfig};
 
 use super::Story;
-use super::cluster::{DISK_BYTES, NODES};
+use super::{DISK_BYTES, NODES};
 use crate::screen::mib;
 
 /// Of each partition of `scratch`: what retention by size keeps.

@@ -8,11 +8,12 @@ use plimsoll_client::{SpuId, StartAt};
 use tokio::sync::oneshot;
 
 use super::act_normal::SCRATCH_RECORD_BYTES;
-use super::cluster::NODES;
+use super::NODES;
 use super::refusal_probe::{First, RefusalProbe, in_full};
 use super::volumes::{leaderships, led_by, volume_state};
 use super::{Story, millis};
-use crate::filler::{Fill, Filler, Space};
+use crate::filler::{Fill, Filler};
+use crate::rig::Space;
 use crate::plain::{self, Hammered, Target};
 use crate::screen::mib;
 
@@ -59,7 +60,7 @@ impl Story {
 
         let scratch_before = self.scratch_starts(spu).await?;
         let from = self.now();
-        let mut filler = Filler::create(self.cluster.volume(spu))?;
+        let mut filler = Filler::create(self.cluster.disk(spu))?;
         let before = self.space(spu)?;
         let mark = self.read_only_mark(spu, &before);
         let fill = self.fill(spu, &mut filler, mark).await?;
@@ -109,7 +110,7 @@ impl Story {
 
     /// Says how full the disk is; a disk that is not below its mark contradicts PASS.
     pub(super) fn note_full(&mut self, spu: u32, fill: &Fill, mark: u64) {
-        let Space { free_bytes, capacity_bytes } = fill.full;
+        let Space { free_bytes, capacity_bytes, .. } = fill.full;
         self.say(&format!(
             "ENOSPC on the disk of spu {spu}: statvfs says {free_bytes} of {capacity_bytes} bytes free, its ReadOnly mark is {mark}"
         ));

@@ -1,7 +1,6 @@
 //! What is watched during a run: disks, levels, log lines, the consumer. And the panel that shows it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,12 +11,13 @@ use plimsoll_proto::disk::DiskLevel;
 use plimsoll_proto::v1::{self, VolumeFacts};
 
 use super::audit::Audit;
-use super::cluster::{Cluster, NODES};
+use super::NODES;
+use crate::cluster::Cluster;
 use super::evidence::Evidence;
 use super::replay::Replay;
-use crate::filler;
 use crate::flights::Flight;
 use crate::log_tail::LogTail;
+use crate::rig::Disk;
 use crate::screen::{Colour, Screen, gauge, mib};
 
 /// Shared between the watching tasks and the story.
@@ -29,7 +29,7 @@ pub(super) struct Board {
     pub(super) evidence: Arc<Evidence>,
     audit: Mutex<Audit>,
     consumer_failed: Mutex<Option<String>>,
-    volumes: Vec<PathBuf>,
+    volumes: Vec<Disk>,
     foreign_bytes: Vec<AtomicU64>,
     facts: Mutex<BTreeMap<u32, VolumeFacts>>,
     logs: Mutex<Vec<LogTail>>,
@@ -52,7 +52,7 @@ impl Board {
             replay,
             audit: Mutex::new(Audit::new(flights)),
             consumer_failed: Mutex::new(None),
-            volumes: (1..=NODES).map(|id| cluster.volume(id).to_owned()).collect(),
+            volumes: (1..=NODES).map(|id| cluster.disk(id).clone()).collect(),
             foreign_bytes: (1..=NODES).map(|_| AtomicU64::new(0)).collect(),
             facts: Mutex::default(),
             logs: Mutex::new(cluster.spu_logs().iter().map(|path| LogTail::new(path)).collect()),
@@ -188,8 +188,8 @@ impl Board {
         const GAUGE_CELLS: usize = 40;
         let image = self.client.metadata();
         let mut lines = Vec::new();
-        for (id, path) in (1u32..).zip(&self.volumes) {
-            let Ok(space) = filler::space(path) else { continue };
+        for (id, disk) in (1u32..).zip(&self.volumes) {
+            let Ok(space) = disk.space() else { continue };
             let foreign =
                 self.foreign_bytes.get(lines.len()).map_or(0, |bytes| bytes.load(Ordering::Relaxed));
             let own = space.capacity_bytes.saturating_sub(space.free_bytes).saturating_sub(foreign);

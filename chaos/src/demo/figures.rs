@@ -102,7 +102,7 @@ impl Figures {
     pub fn line(&self, verdict: Verdict) -> String {
         format!(
             "RESULT acked={} read={} lost={} duplicates={} reordered={} refused={} rerouted={} longest_stall_ms={} \
-             detect_ms={} reroute_ms={} recover_ms={} in_sync_ms={} leaders_back_ms={} log_lines={} {}",
+             detect_ms={} reroute_ms={} recover_ms={} in_sync_ms={} leaders_back_ms={} log_lines={}{} {}",
             self.acked,
             self.read,
             self.lost,
@@ -117,6 +117,7 @@ impl Figures {
             shown(self.in_sync_ms),
             shown(self.leaders_back_ms),
             self.log_lines,
+            if self.disks == "simulated" { " simulated" } else { "" },
             word(verdict),
         )
     }

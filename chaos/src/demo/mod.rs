@@ -14,7 +14,6 @@ mod act_one_full;
 mod act_recovery;
 mod audit;
 mod board;
-mod cluster;
 mod evidence;
 mod figures;
 mod read_back;
@@ -28,11 +27,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use plimsoll_host::Host;
 
+use crate::cluster::{Cluster, Topology};
 use crate::flights;
-use crate::rig::Privilege;
+use crate::rig::{DiskKind, Privilege, Rig, VolumeSpec};
 use crate::screen::{Colour, Screen};
 use board::Board;
-use cluster::Cluster;
 pub use figures::{Figures, Verdict};
 use replay::Replay;
 
@@ -49,7 +48,14 @@ pub struct Options {
     pub speed: f64,
     /// What this process may do.
     pub privilege: Privilege,
+    /// What the disks shall be.
+    pub disks: DiskKind,
 }
+
+/// Size of each node's disk.
+const DISK_BYTES: u64 = 256 << 20;
+/// Nodes of each kind.
+const NODES: u32 = 3;
 
 /// Flights a second at speed 1.
 const PACE_PER_S: f64 = 5_000.0;
@@ -103,7 +109,8 @@ pub async fn run(options: Options) -> Verdict {
 async fn play(host: &Host, screen: &Screen, options: Options, figures: &mut Figures) -> anyhow::Result<()> {
     let flights = Arc::new(flights::load()?);
     screen.say(&format!("{} departures from New York City in 2013 (nycflights13, CC0)", flights.len()));
-    let mut cluster = Cluster::start(options.keep)?;
+    let rig = Rig::create(options.keep, options.disks)?;
+    let mut cluster = Cluster::start(rig, &Topology::three_nodes(VolumeSpec::of_bytes(DISK_BYTES)))?;
     figures.disks = cluster.disk_kind().describe();
     let client = cluster.connect(host).await?;
     let replay = Replay::new(host.clone(), flights.len());

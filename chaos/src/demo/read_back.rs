@@ -10,7 +10,7 @@ use plimsoll_history::Payload;
 
 use super::Story;
 use super::audit::Audit;
-use super::cluster::NODES;
+use super::NODES;
 use super::volumes::led_by;
 use crate::flights::Flight;
 use crate::plain;

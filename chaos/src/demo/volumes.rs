@@ -9,8 +9,8 @@ use plimsoll_client::{MetadataImage, SpuId, VolumeState};
 use plimsoll_proto::v1;
 
 use super::Story;
-use crate::filler::{self, Space};
 use crate::plain;
+use crate::rig::Space;
 
 /// Share of a disk below which produce is refused, by default.
 const READ_ONLY_PERCENT: u64 = 5;
@@ -56,7 +56,7 @@ impl Story {
 
     /// What the filesystem of a node's disk says.
     pub(super) fn space(&self, spu: u32) -> anyhow::Result<Space> {
-        filler::space(self.cluster.volume(spu))
+        self.cluster.disk(spu).space()
     }
 
     /// Id of a topic on the wire.

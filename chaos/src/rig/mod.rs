@@ -1,9 +1,11 @@
 //! Small real filesystems, and a folder for everything a run leaves behind while it lasts.
 //!
 //! As root: tmpfs mounts. Otherwise the program runs itself again in namespaces of its own (`unshare -Urm`),
-//! where it may mount. Everything is undone when a [`Rig`] is dropped, and what earlier runs left is removed by
+//! where it may mount. Where neither works, or when it is asked for, disks are simulated: a plain folder and a byte
+//! limit inside of the server. Everything is undone when a [`Rig`] is dropped, and what earlier runs left is removed by
 //! the next one.
 
+mod disk;
 mod leftovers;
 mod mounts;
 mod namespace;
@@ -12,26 +14,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+pub use disk::{Disk, DiskKind, Space, VolumeSpec, share, space};
 pub use namespace::{Privilege, privilege};
-
-/// What the disks of a run are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DiskKind {
-    /// A filesystem of its own for each volume.
-    Tmpfs,
-    /// A folder each on a shared filesystem, with a byte limit inside the process. Not a real disk.
-    Simulated,
-}
-
-impl DiskKind {
-    /// For people.
-    pub fn describe(self) -> &'static str {
-        match self {
-            Self::Tmpfs => "tmpfs",
-            Self::Simulated => "simulated",
-        }
-    }
-}
 
 /// The folder and the mounts of one run.
 #[derive(Debug)]
@@ -47,13 +31,13 @@ impl Rig {
     ///
     /// # Errors
     /// When the folder for temporary files cannot be used.
-    pub fn create(keep: bool) -> anyhow::Result<Self> {
+    pub fn create(keep: bool, kind: DiskKind) -> anyhow::Result<Self> {
         let base = leftovers::base();
         std::fs::create_dir_all(&base).with_context(|| format!("create {}", base.display()))?;
         leftovers::sweep(&base);
         let root = base.join(leftovers::new_run());
         std::fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
-        Ok(Self { root, kind: DiskKind::Tmpfs, mounted: Vec::new(), keep })
+        Ok(Self { root, kind, mounted: Vec::new(), keep })
     }
 
     /// Folder of the run.
@@ -76,20 +60,23 @@ impl Rig {
         Ok(path)
     }
 
-    /// A volume of `bytes`: a mount of its own where that is possible.
+    /// A disk: a mount of its own where that is possible and wanted.
     ///
     /// # Errors
     /// When not even a folder can be made.
-    pub fn volume(&mut self, name: &str, bytes: u64) -> anyhow::Result<PathBuf> {
+    pub fn volume(&mut self, name: &str, spec: VolumeSpec) -> anyhow::Result<Disk> {
         let path = self.folder(name)?;
-        match mounts::mount_tmpfs(&path, bytes) {
-            Ok(()) => self.mounted.push(path.clone()),
-            Err(error) => {
-                tracing::warn!("no filesystem of its own for {}: {error:#}", path.display());
-                self.kind = DiskKind::Simulated;
+        if self.kind == DiskKind::Tmpfs {
+            match mounts::mount_tmpfs(&path, spec) {
+                Ok(()) => self.mounted.push(path.clone()),
+                Err(error) => {
+                    tracing::warn!("no filesystem of its own for {}: {error:#}", path.display());
+                    self.kind = DiskKind::Simulated;
+                }
             }
         }
-        Ok(path)
+        let data = self.folder(&format!("{name}/data"))?;
+        Ok(Disk::new(path, data, spec.bytes, self.kind))
     }
 
     /// Undoes everything now.

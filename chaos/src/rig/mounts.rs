@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rustix::mount::{MountFlags, UnmountFlags};
 
-/// Mounts a tmpfs of `bytes` at `path`.
-pub(super) fn mount_tmpfs(path: &Path, bytes: u64) -> anyhow::Result<()> {
-    let options = CString::new(format!("size={bytes},mode=0755")).context("options without NUL")?;
+use super::VolumeSpec;
+
+/// Mounts a tmpfs at `path`.
+pub(super) fn mount_tmpfs(path: &Path, spec: VolumeSpec) -> anyhow::Result<()> {
+    let inodes = spec.inodes.map_or_else(String::new, |inodes| format!(",nr_inodes={inodes}"));
+    let options =
+        CString::new(format!("size={},mode=0755{inodes}", spec.bytes)).context("options without NUL")?;
     rustix::mount::mount(
         "plimsoll-chaos",
         path,
