@@ -97,7 +97,17 @@ impl Screen {
         self.write(&text);
     }
 
-    /// Draws the panel below the story.
+    /// Columns of the terminal; 120 where there is none.
+    pub fn columns(&self) -> usize {
+        let size = if self.to_stderr {
+            rustix::termios::tcgetwinsize(std::io::stderr())
+        } else {
+            rustix::termios::tcgetwinsize(std::io::stdout())
+        };
+        size.ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(120)
+    }
+
+    /// Draws the panel below the story. Lines are cut to the width: one that wraps could not be erased.
     pub fn panel(&self, lines: &[String]) {
         let mut drawn = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now();
@@ -108,8 +118,9 @@ impl Screen {
             drawn.last_plain_panel = Some(now);
         }
         let mut text = Self::erase(drawn.panel_lines);
+        let columns = if self.live { self.columns() } else { usize::MAX };
         for line in lines {
-            text.push_str(line);
+            text.push_str(&cut(line, columns));
             text.push('\n');
         }
         drawn.panel_lines = if self.live { lines.len() } else { 0 };
@@ -140,6 +151,22 @@ impl Screen {
     }
 }
 
+/// The first `columns` visible characters; escape sequences take no room and are all kept.
+fn cut(line: &str, columns: usize) -> String {
+    let mut kept = String::with_capacity(line.len());
+    let (mut seen, mut escape) = (0, false);
+    for character in line.chars() {
+        if escape || character == '\x1b' {
+            escape = character != 'm';
+            kept.push(character);
+        } else if seen < columns {
+            seen += 1;
+            kept.push(character);
+        }
+    }
+    kept
+}
+
 /// `[####xxxx........]`: own data, what others have taken, free.
 pub fn gauge(own: u64, foreign: u64, capacity: u64, width: usize) -> String {
     let cells = |bytes: u64| -> usize {
@@ -168,6 +195,18 @@ pub fn mib(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_cut_by_what_is_seen_of_it() {
+        for (line, columns, text) in [
+            ("abcdef", 4, "abcd"),
+            ("abc", 4, "abc"),
+            ("a\x1b[31mbcd\x1b[0mef", 3, "a\x1b[31mbc\x1b[0m"),
+            ("\u{e4}\u{f6}\u{fc}", 2, "\u{e4}\u{f6}"),
+        ] {
+            assert_eq!(cut(line, columns), text, "{line:?}");
+        }
+    }
 
     #[test]
     fn a_gauge_has_its_width_whatever_the_numbers() {

@@ -3,16 +3,16 @@
 use std::path::Path;
 use std::time::Duration;
 
-use plimsoll_chaos::filler::{Filler, space};
-use plimsoll_chaos::rig::{DiskKind, Rig};
+use plimsoll_chaos::filler::Filler;
+use plimsoll_chaos::rig::{Disk, DiskKind, Rig, VolumeSpec};
 use plimsoll_host::Host;
 
 const DISK_BYTES: u64 = 16 << 20;
 
 /// A rig with one small disk, unless this machine does not let us mount.
-fn small_disk(test: &str) -> Option<(Rig, std::path::PathBuf)> {
+fn small_disk(test: &str) -> Option<(Rig, Disk)> {
     let mut rig = Rig::create(false, DiskKind::Tmpfs).expect("a folder for temporary files");
-    let disk = rig.volume("disk", DISK_BYTES).expect("a folder");
+    let disk = rig.volume("disk", VolumeSpec::of_bytes(DISK_BYTES)).expect("a folder");
     if rig.kind() == DiskKind::Simulated {
         println!("SKIPPED {test}: mounting a tmpfs needs root");
         return None;
@@ -31,7 +31,7 @@ async fn a_fill_ends_at_a_real_enospc_and_gives_everything_back() {
         return;
     };
     let host = Host::real();
-    let before = space(&disk).expect("statvfs");
+    let before = disk.space().expect("statvfs");
     assert_eq!(before.capacity_bytes, DISK_BYTES);
     let mark = DISK_BYTES / 20;
     let mut filler = Filler::create(&disk).expect("a file");
@@ -41,25 +41,47 @@ async fn a_fill_ends_at_a_real_enospc_and_gives_everything_back() {
     assert_eq!(fill.full.free_bytes, 0);
     assert!(fill.began() <= fill.enospc && fill.began() == fill.crossed, "{fill:?}");
     filler.remove().expect("unlink");
-    assert_eq!(space(&disk).expect("statvfs").free_bytes, before.free_bytes);
+    assert_eq!(disk.space().expect("statvfs").free_bytes, before.free_bytes);
     drop(rig);
-    assert!(!is_mounted(&disk));
-    assert!(!disk.exists());
+    assert!(!is_mounted(disk.folder()));
+    assert!(!disk.folder().exists());
 }
 
 #[test]
 fn what_is_given_back_is_taken_again() {
     let Some((_rig, disk)) = small_disk("what_is_given_back_is_taken_again") else { return };
-    let mut first = Filler::create(&disk).expect("a file");
-    assert!(!first.take(DISK_BYTES / 2).expect("room"));
-    let other = disk.join("other");
-    std::fs::create_dir(&other).expect("a folder");
-    let mut second = Filler::create(&other).expect("a file");
-    assert!(second.take(DISK_BYTES).expect("full"), "the second one meets the end");
-    first.remove().expect("unlink");
-    let before = second.taken_bytes();
-    assert!(second.take(DISK_BYTES).expect("full again"));
-    assert!(second.taken_bytes() - before >= DISK_BYTES / 2);
+    let own = disk.data().join("own");
+    let file = rustix::fs::open(
+        &own,
+        rustix::fs::OFlags::CREATE | rustix::fs::OFlags::RDWR,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+    )
+    .expect("a file");
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, DISK_BYTES / 2).expect("room");
+    let mut filler = Filler::create(&disk).expect("a file");
+    assert!(!filler.take(DISK_BYTES / 4).expect("room"));
+    assert!(filler.take(DISK_BYTES).expect("full"), "it meets the end");
+    let before = filler.taken_bytes();
+    drop(file);
+    rustix::fs::unlink(&own).expect("it is there");
+    assert!(filler.take(DISK_BYTES).expect("full again"));
+    assert!(filler.taken_bytes() - before >= DISK_BYTES / 2);
+    filler.give_back(1 << 20).expect("it has that much");
+    assert_eq!(disk.space().expect("statvfs").free_bytes, 1 << 20);
+}
+
+#[test]
+fn a_simulated_disk_is_a_limit_that_shrinks() {
+    let mut rig = Rig::create(false, DiskKind::Simulated).expect("a folder for temporary files");
+    let disk = rig.volume("disk", VolumeSpec::of_bytes(64 << 20)).expect("a folder");
+    assert_eq!(disk.space().expect("a size").free_bytes, 64 << 20);
+    let mut filler = Filler::create(&disk).expect("nothing to make");
+    assert!(!filler.take(40 << 20).expect("room"));
+    let limit = std::fs::read_to_string(disk.data().join("byte-limit")).expect("the limit");
+    assert_eq!(limit, format!("{}\n", 24 << 20));
+    assert!(filler.take(40 << 20).expect("full"));
+    filler.remove().expect("a limit");
+    assert!(disk.space().expect("a size").free_bytes > 63 << 20);
 }
 
 #[test]

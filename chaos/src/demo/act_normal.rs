@@ -25,7 +25,7 @@ impl Story {
     /// Creates both topics and fills `scratch`.
     pub(super) async fn prepare(&mut self) -> anyhow::Result<()> {
         self.say(&format!(
-            "3 controllers and 3 SPUs run as processes of their own, each SPU on its own {} of {}",
+            "3 controllers and 3 SPUs run as processes of their own, each SPU on its own {} disk of {}",
             self.cluster.disk_kind().describe(),
             mib(DISK_BYTES)
         ));

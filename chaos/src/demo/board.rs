@@ -185,7 +185,8 @@ impl Board {
     }
 
     fn panel(&self, rate: u64) -> Vec<String> {
-        const GAUGE_CELLS: usize = 40;
+        // What stands beside the gauge takes about so much.
+        let cells = self.screen.columns().saturating_sub(68).clamp(10, 40);
         let image = self.client.metadata();
         let mut lines = Vec::new();
         for (id, disk) in (1u32..).zip(&self.volumes) {
@@ -206,8 +207,8 @@ impl Board {
             let state =
                 image.spus.get(&SpuId(id)).and_then(|spu| spu.volumes.first()).map(v1::VolumeInfo::state);
             lines.push(format!(
-                "  spu {id} {} {:>10} free  {:<10} {:<14} leads {leads} in sync {in_sync}",
-                self.screen.paint(colour, &gauge(own, foreign, space.capacity_bytes, GAUGE_CELLS)),
+                "  spu {id} {} {:>9} free {:<9} {:<13} leads {leads} in sync {in_sync}",
+                self.screen.paint(colour, &gauge(own, foreign, space.capacity_bytes, cells)),
                 mib(space.free_bytes),
                 level.map_or_else(|| "?".to_owned(), |level| level.to_string()),
                 state.map_or("?", state_name),
@@ -217,7 +218,7 @@ impl Board {
         let controller =
             image.controller_leader.as_ref().map_or_else(|| "none".to_owned(), |(id, _)| id.to_string());
         lines.push(format!(
-            "  flights acked {} ({rate}/s), read {read}; leading controller {controller}   # own  x foreign  . free",
+            "  flights acked {} ({rate}/s), read {read}; controller {controller}  # own x foreign . free",
             self.replay.acked()
         ));
         lines
