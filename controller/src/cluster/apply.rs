@@ -108,6 +108,7 @@ impl ClusterState {
             self.no_ops = self.no_ops.saturating_add(1);
         }
         self.version = self.version.max(index);
+        self.rules = self.rules.max(entry.rules.min(RULES_VERSION));
         self.remember(&events, &mut touched);
         Applied { outcome, events, touched }
     }

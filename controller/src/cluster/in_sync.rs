@@ -31,11 +31,36 @@ impl ClusterState {
         let mut next = partition.clone();
         next.in_sync = self.checked_members(partition, &change.in_sync)?;
         expect(next.in_sync.contains(&leader.0), Mismatch::IneligibleMember)?;
+        if change.fence {
+            expect(next.in_sync == partition.in_sync, Mismatch::Malformed)?;
+            next.partition_epoch = PartitionEpoch(partition.partition_epoch.0.saturating_add(1));
+            return Ok((id, next));
+        }
         for replica in next.replicas.iter_mut().filter(|replica| next.in_sync.contains(&replica.spu)) {
             replica.cache_lost = None;
         }
         expect(next != *partition, Mismatch::Unchanged)?;
         Ok((id, election::raise_epochs(partition, self.settled(id, &next))))
+    }
+
+    /// The entry that makes sure that `change` can't be applied any more; `None` when it never can. What stands in
+    /// its way now, such as a full volume, may pass while a copy of it is still on its way.
+    pub fn fence(&self, change: &v1::SetInSync) -> Option<v1::SetInSync> {
+        let partition = self.partition(partition_id(&change.topic_id, change.partition).ok()?)?;
+        let (leader, leader_incarnation) = partition.leader?;
+        let current = partition.partition_epoch == PartitionEpoch(change.partition_epoch)
+            && leader == SpuId(change.leader)
+            && leader_incarnation == Incarnation(change.leader_incarnation);
+        let member =
+            |spu: &SpuId| Some(v1::InSyncMember { spu_id: spu.0, incarnation: self.incarnation(*spu)?.0 });
+        Some(v1::SetInSync {
+            in_sync: partition.in_sync.iter().map(member).collect::<Option<_>>()?,
+            leader_epoch: partition.leader_epoch.0,
+            reason: "an in-sync set was turned down".to_owned(),
+            fence: true,
+            ..change.clone()
+        })
+        .filter(|_| current)
     }
 
     /// The proposed members, each with its current run and, when it is new, with room and life.

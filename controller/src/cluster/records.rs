@@ -19,7 +19,7 @@ use plimsoll_proto::ids::{
 use plimsoll_proto::v1;
 use prost::Message;
 
-use super::apply::Touched;
+use super::apply::{RULES_VERSION, Touched};
 use super::node::{Spu, SpuState, Volume, VolumeState};
 use super::partition::{CacheLoss, Partition, Replica, Topic};
 use super::state::ClusterState;
@@ -50,6 +50,8 @@ struct CountersRecord {
     next_producer_id: u64,
     #[prost(uint64, tag = "4")]
     no_ops: u64,
+    #[prost(uint32, tag = "5")]
+    rules: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -194,6 +196,7 @@ impl ClusterState {
             version: self.version,
             next_producer_id: self.next_producer_id,
             no_ops: self.no_ops,
+            rules: self.rules,
         })
     }
 
@@ -202,6 +205,11 @@ impl ClusterState {
             let id = ClusterId::from_slice(&record.cluster_id).map_err(|_| corrupt("a cluster id"))?;
             self.cluster_id = Some(id);
         }
+        if record.rules > RULES_VERSION {
+            // What those rules keep in the records is not known here; going on would lose it.
+            return Err(corrupt("of rules of a newer version: upgrade this controller"));
+        }
+        self.rules = record.rules;
         self.version = record.version;
         self.next_producer_id = record.next_producer_id;
         self.no_ops = record.no_ops;

@@ -23,6 +23,8 @@ pub struct ClusterState {
     pub(super) version: u64,
     pub(super) next_producer_id: u64,
     pub(super) no_ops: u64,
+    /// Version of the rules of the latest entry.
+    pub(super) rules: u32,
     pub(super) spus: BTreeMap<SpuId, Arc<Spu>>,
     pub(super) topics: BTreeMap<TopicId, Arc<Topic>>,
     /// Derived from `topics`.

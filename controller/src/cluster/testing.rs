@@ -143,6 +143,7 @@ impl Cluster {
                 .map(|spu| v1::InSyncMember { spu_id: *spu, incarnation: self.incarnation(*spu) })
                 .collect(),
             reason: "test".to_owned(),
+            fence: false,
         }
     }
 

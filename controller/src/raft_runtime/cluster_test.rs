@@ -12,6 +12,7 @@ use plimsoll_storage::fs::real::RealDisk;
 
 use tokio::sync::oneshot;
 
+use super::handle::JournalState;
 use super::journal::JournalSettings;
 use super::metadata::{RocksSettings, RocksStore};
 use super::testing::TempDir;
@@ -251,6 +252,32 @@ async fn leadership_is_handed_over_and_two_of_three_gone_means_no_quorum() {
     drop(sites[led].host.clock.timeout(LONG, stepped_down).await.expect("it steps down"));
     assert_eq!(alone.propose(ids(1), LONG).await.err(), Some(ProposeError::NoQuorum));
     assert_eq!(alone.read_barrier(LONG).await.err(), Some(ProposeError::NoQuorum));
+    end(sites).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_of_newer_rules_stops_a_controller_before_it_diverges() {
+    let mut sites = sites(1).await;
+    let last = propose(&sites).await;
+    let newer = v1::Entry { rules: RULES_VERSION + 1, ..ids(10) };
+    let answer = sites[0].handle().propose(newer, Duration::from_millis(200)).await;
+    assert!(answer.is_err(), "{answer:?}");
+    for again in [false, true] {
+        if again {
+            sites[0].kill().await;
+            sites[0].start().await;
+        }
+        let mut view = sites[0].handle().watch();
+        let stopped = view.wait_for(|view| matches!(view.journal, JournalState::Failed(_)));
+        let stopped = sites[0].host.clock.timeout(LONG, stopped).await.expect("it stops").expect("it runs");
+        let (journal, applied, leads) = (stopped.journal.clone(), stopped.applied_index, stopped.is_leader);
+        let JournalState::Failed(why) = journal else { panic!("checked above") };
+        assert!(why.contains("upgrade this controller"), "{why}");
+        assert!(applied >= last.index && !leads);
+        drop(stopped);
+        // What it has applied can be read.
+        assert_eq!(sites[0].handle().view().state.no_ops(), 0);
+    }
     end(sites).await;
 }
 

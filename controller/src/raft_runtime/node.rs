@@ -25,7 +25,7 @@ use super::peers::{Outgoing, PeerEvent};
 use super::pending::Pending;
 use super::settings::RaftSettings;
 use super::wire::{self, LocalLog, Refused};
-use crate::cluster::ClusterState;
+use crate::cluster::{ClusterState, RULES_VERSION};
 
 /// What a peer is known by on the lane.
 pub(super) struct PeerLink {
@@ -237,29 +237,44 @@ impl Node {
         self.feed.replaced();
     }
 
+    /// Applies up to the first entry that this build can't apply as the others do: there it ends for good.
     fn apply(&mut self, entries: &[Entry]) {
         for entry in entries {
-            if entry.get_entry_type() == EntryType::EntryNormal && !entry.data.is_empty() {
-                self.apply_entry(entry);
+            if !matches!(self.health, Health::Healthy) {
+                return;
+            }
+            if entry.get_entry_type() == EntryType::EntryNormal
+                && !entry.data.is_empty()
+                && let Err(why) = self.apply_entry(entry)
+            {
+                return self.fail(why);
             }
             self.applied = (entry.index, entry.term);
         }
     }
 
-    fn apply_entry(&mut self, entry: &Entry) {
+    fn apply_entry(&mut self, entry: &Entry) -> Result<(), String> {
         let change = match v1::Entry::decode(entry.data.as_slice()) {
             Ok(change) => change,
             Err(error) => {
                 // The same on every controller: the entry has no effect anywhere.
                 tracing::error!(index = entry.index, %error, "a committed entry does not parse");
-                return;
+                return Ok(());
             }
         };
+        if change.rules > RULES_VERSION {
+            return Err(format!(
+                "entry {} is of rules version {}, this build knows {RULES_VERSION}: upgrade this controller; \
+                 its data directory can stay",
+                entry.index, change.rules
+            ));
+        }
         let applied = self.state.apply(entry.index, &change);
         self.state_changed = true;
         self.feed.changed(&self.state, &applied.touched);
         let index = entry.index;
         self.pending.applied(&change.proposal_id, || Proposed { index, applied: applied.outcome });
+        Ok(())
     }
 
     fn send(&mut self, messages: Vec<Message>) {

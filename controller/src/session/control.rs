@@ -103,13 +103,20 @@ impl ControlService {
             partition_epoch: request.partition_epoch,
             in_sync: request.in_sync,
             reason: request::reason(&request.reason),
+            fence: false,
         };
-        if view.state.with_in_sync(&change).is_err() {
-            return Ok(v1::ChangeInSyncResponse { applied: false, version: view.state.version().0 });
+        let mut applied = false;
+        if view.state.with_in_sync(&change).is_ok() {
+            let proposed = self.shared.propose(Change::SetInSync(change.clone())).await?;
+            applied = matches!(proposed.applied, Outcome::Changed(_));
         }
-        let proposed = self.shared.propose(Change::SetInSync(change)).await?;
-        let applied = matches!(proposed.applied, Outcome::Changed(_));
-        Ok(v1::ChangeInSyncResponse { applied, version: proposed.index })
+        let state = self.shared.raft.view().state.clone();
+        if let Some(fence) = state.fence(&change).filter(|_| !applied) {
+            self.shared.propose(Change::SetInSync(fence)).await?;
+        }
+        let state = self.shared.raft.view().state.clone();
+        let partition_epoch = state.partition(id).map_or(0, |partition| partition.partition_epoch.0);
+        Ok(v1::ChangeInSyncResponse { applied, version: state.version().0, partition_epoch })
     }
 
     async fn change_volume(

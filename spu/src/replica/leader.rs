@@ -83,8 +83,12 @@ pub enum StaleFetch {
 pub enum ProposalOutcome {
     /// It was committed; the metadata will show it.
     Applied,
-    /// It changed nothing: the picture it was made from is old.
-    Rejected,
+    /// It changed nothing, and the partition is at this version. Beyond the expected one, nothing made from
+    /// that can be committed any more; at it, a copy of the proposal still on its way could be.
+    Rejected {
+        /// Version of the partition when it was turned down.
+        partition_epoch: plimsoll_proto::ids::PartitionEpoch,
+    },
     /// No answer. It may still be committed, so it keeps counting and is sent again.
     Unknown,
 }
@@ -269,27 +273,26 @@ impl Leader {
         Some(proposal)
     }
 
-    /// What became of the proposal made from `partition_epoch`.
+    /// What became of the proposal made from `partition_epoch`. Whatever the answer, the proposed set counts until
+    /// the metadata shows a later version of the partition: only then is it known what was committed.
     pub fn on_proposal(
         &mut self,
         partition_epoch: plimsoll_proto::ids::PartitionEpoch,
         outcome: ProposalOutcome,
         now: Duration,
-    ) -> bool {
-        let Some(proposed) = &mut self.proposed else { return false };
+    ) {
+        let Some(proposed) = &mut self.proposed else { return };
         if proposed.proposal.partition_epoch != partition_epoch {
-            return false;
+            return;
         }
         match outcome {
             ProposalOutcome::Applied => proposed.send_at = None,
-            ProposalOutcome::Unknown => proposed.send_at = Some(now + PROPOSAL_PAUSE),
-            ProposalOutcome::Rejected => {
-                self.proposed = None;
+            ProposalOutcome::Rejected { partition_epoch: current } => {
                 self.propose_not_before = now + PROPOSAL_PAUSE;
-                return self.advance();
+                proposed.send_at = (current <= partition_epoch).then_some(now + PROPOSAL_PAUSE);
             }
+            ProposalOutcome::Unknown => proposed.send_at = Some(now + PROPOSAL_PAUSE),
         }
-        false
     }
 
     fn shrink(&self, now: Duration) -> Option<Proposal> {

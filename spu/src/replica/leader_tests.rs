@@ -148,7 +148,17 @@ fn who_has_caught_up_joins_and_counts_from_the_proposal_on() {
     leading.on_proposal(proposal.partition_epoch, ProposalOutcome::Unknown, s(0));
     assert_eq!((leading.high_watermark(), leading.tick(s(0))), (at(10), None));
     assert_eq!(leading.tick(s(1)), Some(proposal.clone()));
-    assert!(leading.on_proposal(proposal.partition_epoch, ProposalOutcome::Rejected, s(1)));
+
+    // Turned down where it could still be committed by a late copy: it keeps counting and is sent again.
+    let expected = proposal.partition_epoch;
+    leading.on_proposal(expected, ProposalOutcome::Rejected { partition_epoch: expected }, s(1));
+    assert_eq!(leading.tick(s(2)), Some(proposal.clone()));
+    // Turned down for good, or applied by an earlier copy: the metadata will tell which.
+    let beyond = PartitionEpoch(expected.0 + 1);
+    leading.on_proposal(expected, ProposalOutcome::Rejected { partition_epoch: beyond }, s(2));
+    assert_eq!((leading.high_watermark(), leading.tick(s(9))), (at(10), None));
+    let shown = Term { partition_epoch: beyond, ..leading.term().clone() };
+    assert!(leading.on_term(shown, s(9)));
     assert_eq!(leading.high_watermark(), at(12));
 }
 

@@ -24,7 +24,12 @@ impl Worker {
     /// Where the replicas stand that follow `leader` and may ask now.
     pub(super) fn positions(&self, leader: SpuId) -> Vec<v1::ReplicaPosition> {
         let now = self.now();
-        let level = v1::DiskLevel::from(self.volume.facts().level).into();
+        let facts = self.volume.facts();
+        if facts.failure.is_some() {
+            // What a failed device holds beyond its durable end counts for nothing, at the leader neither.
+            return Vec::new();
+        }
+        let level = v1::DiskLevel::from(facts.level).into();
         let follows = |(partition, replica): (&PartitionId, &super::replica::Replica)| {
             let Role::Follows(follower) = &replica.role else { return None };
             if follower.leader != leader || follower.stopped.is_some() || replica.fetch_not_before > now {

@@ -186,7 +186,9 @@ impl Worker {
         self.proposals.push(Box::pin(async move {
             let outcome = match answered.await {
                 Ok(response) if response.applied => ProposalOutcome::Applied,
-                Ok(_) => ProposalOutcome::Rejected,
+                Ok(response) => {
+                    ProposalOutcome::Rejected { partition_epoch: PartitionEpoch(response.partition_epoch) }
+                }
                 Err(_) => ProposalOutcome::Unknown,
             };
             (partition, epoch, expected, outcome)
@@ -203,8 +205,8 @@ impl Worker {
         let now = self.now();
         let Some(replica) = self.replicas.get_mut(partition) else { return };
         let Role::Leads(leader) = &mut replica.role else { return };
-        if leader.term().epoch == epoch && leader.on_proposal(expected, outcome, now) {
-            self.committed(partition);
+        if leader.term().epoch == epoch {
+            leader.on_proposal(expected, outcome, now);
         }
     }
 }

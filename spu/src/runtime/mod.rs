@@ -26,6 +26,8 @@ mod worker;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod volume_tests;
 
 pub use exchange::Following;
 pub use handle::NodeHandle;

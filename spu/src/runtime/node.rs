@@ -11,7 +11,7 @@ use plimsoll_proto::disk::{DiskCause, DiskLevel};
 use plimsoll_proto::ids::{ClusterId, PartitionId, SpuId, VolumeId};
 use plimsoll_proto::image::MetadataImage;
 use plimsoll_proto::v1;
-use plimsoll_storage::fs::SharedDisk;
+use plimsoll_storage::fs::{DiskError, SharedDisk};
 use plimsoll_storage::log::FlushPolicy;
 use plimsoll_storage::space::MarkSettings;
 use plimsoll_storage::volume::{OpenError, Volume, VolumeSettings};
@@ -76,16 +76,30 @@ pub enum NodeError {
     /// No data directory was given.
     #[error("a storage node needs at least one data directory")]
     NoVolume,
-    /// A volume can't be opened. `Locked` and `ForeignIdentity` are exit code 5.
+    /// A volume is another's, or its marks are wrong, or none at all can be opened. `Locked` and
+    /// `ForeignIdentity` are exit code 5.
     #[error(transparent)]
     Volume(#[from] OpenError),
 }
 
-/// What opening found, one entry for each volume in the order of the settings.
+/// Whether a node must not start although its other volumes open: the configuration is wrong, or the directory
+/// is somebody else's. A broken device is neither.
+fn forbids_start(error: &OpenError) -> bool {
+    match error {
+        OpenError::Locked { .. } | OpenError::ForeignIdentity { .. } | OpenError::Marks { .. } => true,
+        OpenError::Disk { error, .. } => matches!(error, DiskError::Locked),
+        OpenError::BadIdentity { .. } => false,
+    }
+}
+
+/// What opening found, in the order of the settings.
 #[derive(Clone, Debug, Default)]
 pub struct OpenReport {
     /// The volumes.
     pub volumes: Vec<VolumeOpened>,
+    /// Those that can't be opened; the node runs without them, and its registration, which does not name them,
+    /// makes them failed ones.
+    pub failed: Vec<OpenError>,
 }
 
 /// One volume as it was opened.
@@ -117,7 +131,8 @@ pub struct Node;
 type Opened = (VolumeDoor, VolumeOpened, Vec<PartitionId>);
 
 impl Node {
-    /// Opens every volume and starts its worker. No space is needed.
+    /// Opens every volume and starts its worker. No space is needed. A volume whose device is broken is left out
+    /// as long as another one opens.
     ///
     /// # Errors
     /// [`NodeError`]; nothing runs then.
@@ -162,7 +177,7 @@ impl Node {
         let mut report = OpenReport::default();
         let mut doors = BTreeMap::new();
         let mut found = BTreeMap::new();
-        let mut failure = None;
+        let mut forbidden = None;
         for told in opening {
             match told.await {
                 Ok(Ok((door, opened, partitions))) => {
@@ -170,11 +185,13 @@ impl Node {
                     report.volumes.push(opened);
                     doors.insert(door.id, door);
                 }
-                Ok(Err(error)) => failure = Some(error),
+                Ok(Err(error)) if forbids_start(&error) => forbidden = Some(error),
+                Ok(Err(error)) => report.failed.push(error),
                 // The lane has ended without a word, which only a panic does.
-                Err(_) => failure = failure.or(Some(lane_died())),
+                Err(_) => report.failed.push(lane_died()),
             }
         }
+        let failure = forbidden.or_else(|| report.failed.first().filter(|_| doors.is_empty()).cloned());
         shared.routes.send_modify(|routes| {
             *routes = Arc::new(Routes { image: routes.image.clone(), by_partition: found });
         });
@@ -190,7 +207,7 @@ impl Node {
 fn lane_died() -> OpenError {
     OpenError::Disk {
         directory: "a data directory".to_owned(),
-        error: plimsoll_storage::fs::DiskError::Unknown { errno: 0, operation: "open" },
+        error: DiskError::Unknown { errno: 0, operation: "open" },
     }
 }
 

@@ -116,6 +116,8 @@ impl Worker {
         let hint = Shared::hint(image, &partition);
         let flush_ack = replica.flush_ack();
         match (&mut replica.role, mine) {
+            // On a failed device nothing becomes committed any more, whatever set remains.
+            (Role::Leads(_), true) if replica.epoch == epoch && self.failed => {}
             (Role::Leads(leader), true) if replica.epoch == epoch => {
                 let term = term(image, wanted, me, flush_ack);
                 leader.on_term(term, now);

@@ -175,6 +175,93 @@ pub(crate) async fn start(host: &Host, id: u32, disk: &MemoryDisk) -> TestNode {
     TestNode { handle, disk: disk.clone(), requests, volume: report.volumes[0].id }
 }
 
+/// Opens a node with one volume on each of `disks`.
+pub(crate) async fn open_on(
+    host: &Host,
+    disks: &[&MemoryDisk],
+) -> Result<(NodeHandle, super::OpenReport), super::NodeError> {
+    let settings = NodeSettings {
+        cluster_id: CLUSTER,
+        spu_id: plimsoll_proto::ids::SpuId(1),
+        disks: disks.iter().map(|disk| Arc::new((*disk).clone()) as SharedDisk).collect(),
+        byte_limit: None,
+        tuning: super::VolumeTuning::default(),
+    };
+    Node::open(host.clone(), settings).await
+}
+
+/// Partition `n` of the topic.
+pub(crate) fn partition(n: u32) -> PartitionId {
+    PartitionId { index: n, ..PARTITION }
+}
+
+/// One registered node with two volumes; partition 0 is alone on the first, partition 1 on the second.
+pub(crate) struct TwoVolumes {
+    pub(crate) host: Host,
+    pub(crate) disks: [MemoryDisk; 2],
+    pub(crate) handle: NodeHandle,
+    pub(crate) requests: mpsc::Receiver<ControlRequest>,
+    pub(crate) volumes: [VolumeId; 2],
+    pub(crate) image: MetadataImage,
+}
+
+impl TwoVolumes {
+    pub(crate) async fn new(config: v1::TopicConfig) -> Self {
+        let host = Host::real();
+        let disks = [(); 2].map(|()| MemoryDisk::new(MemoryDiskSettings::plain(64 << 20)));
+        let (handle, report) = open_on(&host, &[&disks[0], &disks[1]]).await.expect("both open");
+        let volumes = [report.volumes[0].id, report.volumes[1].id];
+        let info = |volume: &VolumeId| v1::VolumeInfo {
+            volume_id: volume.to_bytes(),
+            state: v1::VolumeState::Writable.into(),
+            ..v1::VolumeInfo::default()
+        };
+        let spu = v1::SpuInfo {
+            spu_id: 1,
+            incarnation: 10,
+            state: v1::SpuState::Online.into(),
+            address: "node-1:1".to_owned(),
+            volumes: volumes.iter().map(info).collect(),
+            ..v1::SpuInfo::default()
+        };
+        let partitions = volumes.iter().zip(0..).map(|(volume, index)| v1::PartitionInfo {
+            index,
+            replicas: vec![v1::ReplicaAssignment { spu_id: 1, volume_id: volume.to_bytes() }],
+            in_sync: vec![1],
+            leader: 1,
+            leader_epoch: 1,
+            partition_epoch: 1,
+            leader_incarnation: 10,
+        });
+        let topic = v1::TopicInfo {
+            topic_id: PARTITION.topic_id.to_bytes(),
+            name: "t".to_owned(),
+            config: Some(config),
+            partitions: partitions.collect(),
+        };
+        let mut image = MetadataImage { cluster_id: CLUSTER, ..MetadataImage::empty() };
+        image.version = MetadataVersion(1000);
+        image.spus.insert(plimsoll_proto::ids::SpuId(1), spu);
+        image.topics.insert(PARTITION.topic_id, topic);
+        handle.set_incarnation(CLUSTER, Incarnation(10));
+        handle.heartbeat_answered(host.clock.now());
+        handle.apply_metadata(Arc::new(image.clone()));
+        let requests = handle.control_requests().expect("taken once");
+        Self { host, disks, handle, requests, volumes, image }
+    }
+
+    /// Produces to a partition, and again while its leadership has not been heard of.
+    pub(crate) async fn produce(&self, index: u32, value: &[u8]) -> ProduceResult {
+        loop {
+            let job = ProduceJob { partition: partition(index), ..job(1, Acks::All, batch(value)) };
+            match self.handle.produce(job).await.await.expect("every produce is answered") {
+                ProduceResult::Error(detail) if detail.reason() == v1::Reason::NoLeader => {}
+                answer => return answer,
+            }
+        }
+    }
+}
+
 /// A topic with this many replicas.
 pub(crate) fn config(replicas: u32, min_in_sync: u32) -> v1::TopicConfig {
     v1::TopicConfig {

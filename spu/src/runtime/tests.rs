@@ -228,7 +228,7 @@ async fn a_lagging_follower_is_proposed_for_removal_and_back() {
         panic!("not about a set");
     };
     assert_eq!(shrink.in_sync, [(plimsoll_proto::ids::SpuId(1), plimsoll_proto::ids::Incarnation(10))]);
-    let _ = shrink.answer.send(v1::ChangeInSyncResponse { applied: true, version: 1 });
+    let _ = shrink.answer.send(v1::ChangeInSyncResponse { applied: true, version: 1, partition_epoch: 9 });
     cluster.change(|partition| partition.in_sync = vec![1]);
     assert_eq!(ack(&waiting.await.expect("answered")).base_offset, 1);
 

@@ -17,8 +17,10 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
 ///
 /// Each directory is read on a lane of its own: one on a hung mount must not keep the others from telling.
 ///
+/// A directory that can't be read is left to the opening of its volume, unless that goes for all.
+///
 /// # Errors
-/// [`StartError::OtherIdentity`] when one belongs to another node.
+/// [`StartError::OtherIdentity`] when one belongs to another node; [`StartError::Directory`].
 pub(super) async fn known_cluster(
     host: &Host,
     spu_id: SpuId,
@@ -26,8 +28,14 @@ pub(super) async fn known_cluster(
 ) -> Result<Option<ClusterId>, StartError> {
     let answers = ask_each(host, disks, "identity", |disk| read_identity(disk)).await;
     let mut cluster = None;
+    if answers.len() == disks.len() && answers.iter().all(|(_, read)| read.is_err()) {
+        return Err(answers.into_iter().find_map(|(_, read)| read.err()).map_or_else(
+            || StartError::Configuration("no data directory was given".to_owned()),
+            StartError::from,
+        ));
+    }
     for (directory, read) in answers {
-        let Some(found) = read.map_err(StartError::from)? else { continue };
+        let Ok(Some(found)) = read else { continue };
         let VolumeIdentity { cluster_id, spu_id: found_spu, volume_id } = found;
         if found_spu != spu_id || cluster.is_some_and(|known| known != cluster_id) {
             let foreign = OpenError::ForeignIdentity {

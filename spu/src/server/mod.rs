@@ -8,6 +8,7 @@ mod error;
 mod identity;
 mod settings;
 mod spu;
+mod unopened;
 
 pub use error::StartError;
 pub use settings::SpuSettings;

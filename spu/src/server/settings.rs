@@ -12,6 +12,7 @@ use plimsoll_storage::space::marks::Mark;
 use serde::{Deserialize, Serialize};
 
 use super::error::StartError;
+use super::unopened::UnopenedDisk;
 use crate::control::{HeartbeatTimings, controller_authority};
 use crate::runtime::VolumeTuning;
 use crate::session::{BudgetLimits, SessionSettings};
@@ -29,7 +30,7 @@ pub struct SpuSettings {
     pub id: u32,
     /// Data directories, one volume each; best on filesystems of their own. At least one. Required.
     pub data_dirs: Vec<PathBuf>,
-    /// Where it listens, `HOST:PORT`; port 0 takes a free one. Default "127.0.0.1:7301".
+    /// Where it listens, `HOST:PORT`; port 0 takes a free one. Default "127.0.0.1:7011".
     pub listen: String,
     /// Where clients and other nodes reach it, `HOST:PORT`. Default: where it listens, which must then not be a
     /// wildcard address.
@@ -86,7 +87,7 @@ impl Default for SpuSettings {
         Self {
             id: 0,
             data_dirs: Vec::new(),
-            listen: "127.0.0.1:7301".to_owned(),
+            listen: "127.0.0.1:7011".to_owned(),
             advertise: None,
             controllers: Vec::new(),
             rack: String::new(),
@@ -178,7 +179,9 @@ impl SpuSettings {
         span("fetch_heartbeat_interval", self.fetch_heartbeat_interval, ms(50), s(30))?;
         bytes("reserve", self.reserve, 2 << 20, u64::MAX)?;
         span("retention_check_interval", self.retention_check_interval, ms(100), s(24 * 3600))?;
-        self.tuning().marks.check().map_err(|error| error.to_string())?;
+        self.tuning().marks.check().map_err(|error| {
+            format!("{error} (reclaim_percent, throttle_percent, read_only_percent and their _bytes_max)")
+        })?;
         span("heartbeat_interval", self.heartbeat_interval, ms(50), SUSPECT_AFTER / 4)?;
         span(
             "heartbeat_answer_wait_max (two of heartbeat_interval, half of the 6s to suspicion)",
@@ -189,16 +192,28 @@ impl SpuSettings {
         span("hand_over_max", self.hand_over_max, ms(100), LEASE)
     }
 
-    /// The data directories, opened; those that are missing are made.
+    /// The data directories, opened; those that are missing are made. In the place of one that can't be opened is
+    /// a disk on which everything fails, so that its volume is a failed one.
     ///
     /// # Errors
-    /// [`StartError::Directory`] names the first that can't be opened.
+    /// [`StartError::Directory`] names the first when none can be opened.
     pub fn open_disks(&self) -> Result<Vec<SharedDisk>, StartError> {
-        let open = |path: &PathBuf| match RealDisk::open(path) {
-            Ok(disk) => Ok(Arc::new(disk) as SharedDisk),
-            Err(error) => Err(StartError::disk(&path.display().to_string(), error)),
-        };
-        self.data_dirs.iter().map(open).collect()
+        let mut disks: Vec<SharedDisk> = Vec::new();
+        let mut unopened = Vec::new();
+        for path in &self.data_dirs {
+            let label = path.display().to_string();
+            match RealDisk::open(path) {
+                Ok(disk) => disks.push(Arc::new(disk)),
+                Err(error) => {
+                    unopened.push(StartError::disk(&label, error.clone()));
+                    disks.push(Arc::new(UnopenedDisk::new(label, error)));
+                }
+            }
+        }
+        match unopened.first() {
+            Some(_) if unopened.len() == disks.len() => Err(unopened.swap_remove(0)),
+            _ => Ok(disks),
+        }
     }
 
     pub(super) fn controller_addresses(&self) -> Result<Vec<String>, StartError> {

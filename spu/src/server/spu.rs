@@ -215,8 +215,11 @@ fn start_line(
     )
 }
 
-/// What recovery cut or found damaged, one line for each volume that has something to say.
+/// What could not be opened, and what recovery cut or found damaged, one line for each volume that has something to say.
 fn tell_recovery(report: &OpenReport) {
+    for error in &report.failed {
+        tracing::error!("volume failed, the node runs without it: {error}");
+    }
     for volume in &report.volumes {
         let found = &volume.recovery;
         let quiet = found.cut.is_empty() && found.damaged.is_empty() && found.failed.is_empty();
@@ -228,6 +231,7 @@ fn tell_recovery(report: &OpenReport) {
                 partitions_not_opened = found.failed.len(),
                 unknown_entries = found.unknown_entries,
                 page_cache_lost = found.page_cache_lost,
+                device_failed = found.device_failed,
                 "recovery found"
             );
         }

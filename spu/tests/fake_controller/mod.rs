@@ -189,7 +189,7 @@ impl Control for FakeController {
         &self,
         _: Request<v1::ChangeInSyncRequest>,
     ) -> Result<Response<v1::ChangeInSyncResponse>, Status> {
-        Ok(Response::new(v1::ChangeInSyncResponse { applied: false, version: 0 }))
+        Ok(Response::new(v1::ChangeInSyncResponse::default()))
     }
 
     async fn change_volume(

@@ -65,6 +65,9 @@ pub(crate) struct PartitionLog {
     checkpoint: SlotFile,
     /// A sync failed; nothing at or above `durable_end` counts.
     sync_failed: Option<FailureCause>,
+    /// Below this, what no sync covers is written anew before a sync: the device failed in a former run, and the
+    /// kernel counts pages as clean that it never got.
+    rewrite_to: Offset,
     /// Files were made or removed since the directory was synced.
     dir_dirty: bool,
     /// Something that a checkpoint holds changed since the last one.
@@ -116,6 +119,7 @@ impl PartitionLog {
             producers_max: parts.producers_max,
             checkpoint: parts.checkpoint,
             sync_failed: None,
+            rewrite_to: Offset::ZERO,
             dir_dirty: true,
             changed: true,
             roll_again_at: Duration::ZERO,
@@ -210,6 +214,16 @@ impl PartitionLog {
                 Ok(())
             }
         }
+    }
+
+    /// The device failed before this log was opened.
+    pub(crate) fn distrust(&mut self) {
+        self.rewrite_to = self.log_end();
+    }
+
+    /// Whether a sync has to write records anew.
+    pub(crate) fn is_distrusted(&self) -> bool {
+        self.durable_end < self.rewrite_to.min(self.log_end())
     }
 
     /// Whether the log's file for appending is open.

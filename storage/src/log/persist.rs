@@ -4,8 +4,25 @@ use plimsoll_proto::ids::Offset;
 
 use super::checkpoint::ActiveTimes;
 use super::{Checkpoint, Env, PartitionLog};
-use crate::fs::{DiskError, FailureCause, OpenMode};
+use crate::fs::{DiskError, DiskFile, FailureCause, OpenMode};
 use crate::segment::{FileKind, path_of};
+
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Writes every byte of the file over itself: what a failed sync left in the page cache counts as clean there, and
+/// a sync alone would not write it. The bytes were checked when the log was opened.
+fn write_anew(file: &dyn DiskFile) -> Result<(), DiskError> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut at: u64 = 0;
+    loop {
+        let read = file.read_at(&mut chunk, at)?;
+        if read == 0 {
+            return Ok(());
+        }
+        file.write_at(&chunk[..read], at)?;
+        at += u64::try_from(read).expect("a chunk is small");
+    }
+}
 
 impl PartitionLog {
     /// Syncs all that is written and returns the new durable end.
@@ -68,7 +85,11 @@ impl PartitionLog {
             self.sync_segment(env, base)?;
         }
         if self.durable_end < self.log_end() {
-            self.active.file(env.disk, &self.dir)?.sync_data()?;
+            let file = self.active.file(env.disk, &self.dir)?;
+            if self.is_distrusted() {
+                write_anew(&*file)?;
+            }
+            file.sync_data()?;
         }
         self.sync_dir(env)
     }
@@ -84,7 +105,11 @@ impl PartitionLog {
     }
 
     fn sync_segment(&self, env: &Env<'_>, base: Offset) -> Result<(), DiskError> {
-        env.disk.open(&path_of(&self.dir, base, FileKind::Log), OpenMode::Write)?.sync_data()
+        let file = env.disk.open(&path_of(&self.dir, base, FileKind::Log), OpenMode::Write)?;
+        if self.is_distrusted() {
+            write_anew(&*file)?;
+        }
+        file.sync_data()
     }
 
     fn sync_dir(&mut self, env: &Env<'_>) -> Result<(), DiskError> {

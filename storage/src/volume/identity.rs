@@ -1,7 +1,8 @@
 //! Whose directory this is, and how the last run ended.
 //!
-//! The file `volume` (two slots, see `log::slots`): cluster id 16, SPU id 4, volume id 16, clean 1, mount id 8,
-//! boot id as text. All integers are big-endian.
+//! The file `volume` (two slots, see `log::slots`): cluster id 16, SPU id 4, volume id 16, end of the last run 1
+//! (0 = under way or broken off, 1 = clean, 2 = the device failed), mount id 8, boot id as text. All integers are
+//! big-endian.
 
 use bytes::{Buf, BufMut};
 use plimsoll_proto::ids::{ClusterId, SpuId, VolumeId};
@@ -14,6 +15,8 @@ use crate::recovery::PARTITIONS_DIR;
 const MAGIC: [u8; 4] = *b"PLVI";
 const FILE: &str = "volume";
 const BOOT_ID_BYTES_MAX: usize = 256;
+const CLEAN: u8 = 1;
+const FAILED: u8 = 2;
 
 /// Whose directory it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub(super) struct RunState {
     pub(super) identity: VolumeIdentity,
     /// The last run closed the volume in order, with everything synced.
     pub(super) clean: bool,
+    /// The device failed, in the last run or before, and logs hold records that no sync covers since.
+    pub(super) failed: bool,
     /// Where the last run was.
     pub(super) mount: MountIdentity,
 }
@@ -50,7 +55,7 @@ impl RunState {
         out.put_slice(&self.identity.cluster_id.0);
         out.put_u32(self.identity.spu_id.0);
         out.put_slice(&self.identity.volume_id.0);
-        out.put_u8(u8::from(self.clean));
+        out.put_u8(if self.failed { FAILED } else { u8::from(self.clean) });
         out.put_u64(self.mount.mount_id);
         let boot = self.mount.boot_id.as_bytes();
         out.put_slice(&boot[..boot.len().min(BOOT_ID_BYTES_MAX)]);
@@ -64,12 +69,13 @@ impl RunState {
         from.try_copy_to_slice(&mut cluster).ok()?;
         let spu_id = SpuId(from.try_get_u32().ok()?);
         from.try_copy_to_slice(&mut volume).ok()?;
-        let clean = from.try_get_u8().ok()? != 0;
+        let end = from.try_get_u8().ok()?;
         let mount_id = from.try_get_u64().ok()?;
         let boot_id = std::str::from_utf8(from).ok()?.to_owned();
         Some(Self {
             identity: VolumeIdentity { cluster_id: ClusterId(cluster), spu_id, volume_id: VolumeId(volume) },
-            clean,
+            clean: end == CLEAN,
+            failed: end == FAILED,
             mount: MountIdentity { boot_id, mount_id },
         })
     }

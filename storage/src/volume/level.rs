@@ -120,6 +120,8 @@ impl Volume {
                     });
                     if let Some(LevelCause::Failure(cause)) = change.cause {
                         self.events.push(VolumeEvent::Failed { cause });
+                        self.run_noted = false;
+                        self.note_device_failed();
                     }
                 }
                 Command::Reclaim { bytes, inodes } => {

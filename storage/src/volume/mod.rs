@@ -43,6 +43,8 @@ pub struct Volume {
     run: RunState,
     /// Whether the identity file says that this run is under way. Nothing is written to logs before.
     run_noted: bool,
+    /// When a note of the device's failure that it refused is tried again.
+    failure_note_at: Duration,
     logs: BTreeMap<PartitionId, Entry>,
     /// Logs whose deletion has begun, with the bytes of their files.
     deleting: BTreeMap<PartitionId, u64>,

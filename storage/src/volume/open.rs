@@ -74,13 +74,18 @@ impl Volume {
         let sensing = SensorSettings { marks: settings.marks, byte_limit: settings.byte_limit };
         let sensor = Sensor::open(sensing, sample, own, now)
             .map_err(|invalid| OpenError::Marks { directory: directory.clone(), invalid })?;
-        let run = RunState { clean: false, mount: disk.mount_identity(), ..before };
+        if report.device_failed {
+            logs.values_mut().for_each(PartitionLog::distrust);
+        }
+        let failed = logs.values().any(PartitionLog::is_distrusted);
+        let run = RunState { clean: false, failed, mount: disk.mount_identity(), ..before };
         let mut volume = Self {
             ledger: SpaceLedger::new(run.identity.volume_id, reserve_bytes),
             disk,
             identity,
             run,
             run_noted: false,
+            failure_note_at: Duration::ZERO,
             logs: BTreeMap::new(),
             deleting: BTreeMap::new(),
             handles,
@@ -122,7 +127,7 @@ fn own_identity(
             spu_id: settings.spu_id,
             volume_id: settings.new_volume_id,
         };
-        let state = RunState { identity, clean: true, mount };
+        let state = RunState { identity, clean: true, failed: false, mount };
         disk.create_dir(PARTITIONS_DIR).map_err(failed)?;
         file.write(disk.as_ref(), &state).map_err(failed)?;
         disk.sync_dir("").map_err(failed)?;
@@ -140,7 +145,9 @@ fn own_identity(
         });
     }
     report.clean = state.clean;
-    report.page_cache_lost = !state.clean && state.mount != mount;
+    report.device_failed = state.failed;
+    // After a failed sync the cache may show what the device never got, and lose it at any time.
+    report.page_cache_lost = state.failed || (!state.clean && state.mount != mount);
     Ok((file, state))
 }
 

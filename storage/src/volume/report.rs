@@ -66,6 +66,9 @@ pub struct OpenReport {
     /// The machine or the mount is another one than at the last run, and that run did not end in order:
     /// logs without `flush = ack` may have lost acknowledged records.
     pub page_cache_lost: bool,
+    /// The device failed in the last run: what no sync covers counts as lost with the page cache, and is written
+    /// anew before a sync covers it.
+    pub device_failed: bool,
     /// Torn tails that were cut, all beyond the durable end.
     pub cut: Vec<TailCut>,
     /// Offset ranges to be fetched from other replicas.

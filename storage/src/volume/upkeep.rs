@@ -25,8 +25,10 @@ impl Volume {
     pub fn tick(&mut self, now: Duration, wall_ms: u64, guards: &ReplicaGuards) -> Vec<VolumeEvent> {
         self.watch_clocks(now, wall_ms);
         if self.sensor.view().level == DiskLevel::Failed {
+            self.note_device_failed();
             return self.take_events();
         }
+        self.forget_device_failed();
         if !self.run_noted {
             self.note_run();
         }
@@ -160,6 +162,27 @@ impl Volume {
         }
     }
 
+    /// Writes into the identity file that the device failed, so that the next run does not trust what no sync
+    /// covers. Needs no space; tried again with the checkpoint interval as long as the device refuses. Where it is
+    /// never taken, the device does not take the note of the next run either, and nothing is appended then.
+    pub(super) fn note_device_failed(&mut self) {
+        if self.run.failed && (self.run_noted || self.time.now < self.failure_note_at) {
+            return;
+        }
+        self.run.failed = true;
+        self.failure_note_at = self.time.now + self.settings.checkpoint_interval;
+        // What the device says is known already.
+        self.run_noted = self.identity.write(self.disk.as_ref(), &self.run).is_ok();
+    }
+
+    /// All that a failed device left uncertain is written anew or cut: a crash from here on is a crash.
+    fn forget_device_failed(&mut self) {
+        if self.run.failed && !self.logs.values().any(|entry| entry.log.is_distrusted()) {
+            self.run.failed = false;
+            self.run_noted = false;
+        }
+    }
+
     /// Syncs and checkpoints everything and marks the run as ended in order. Needs no space.
     ///
     /// # Errors
@@ -177,7 +200,7 @@ impl Volume {
                 Some(Err(error)) => return Err(error),
             }
         }
-        self.run.clean = true;
+        (self.run.clean, self.run.failed) = (true, false);
         self.identity.write(self.disk.as_ref(), &self.run)
     }
 }

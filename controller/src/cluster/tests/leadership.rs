@@ -41,6 +41,25 @@ fn sets_change_only_as_expected() {
 }
 
 #[test]
+fn what_was_turned_down_is_never_applied_later() {
+    let mut cluster = Cluster::with_topic();
+    cluster.done(Change::SetInSync(cluster.in_sync(&[1, 2])));
+    let late = cluster.in_sync(&[1, 2, 3]);
+    cluster.fill(3);
+    assert_eq!(cluster.refused(Change::SetInSync(late.clone())), Mismatch::IneligibleMember);
+    let fence = cluster.state.fence(&late).expect("it could be applied later");
+    let before = cluster.p().partition_epoch;
+    cluster.done(Change::SetInSync(fence.clone()));
+    assert_eq!((cluster.set(), cluster.p().partition_epoch.0), (vec![1, 2], before.0 + 1));
+    cluster.empty(3);
+    assert_eq!(cluster.refused(Change::SetInSync(late.clone())), Mismatch::StalePartitionEpoch);
+    assert_eq!(cluster.refused(Change::SetInSync(fence)), Mismatch::StalePartitionEpoch);
+    assert_eq!(cluster.state.fence(&late), None, "no second entry for what is over");
+    let other_set = v1::SetInSync { fence: true, ..cluster.in_sync(&[1]) };
+    assert_eq!(cluster.refused(Change::SetInSync(other_set)), Mismatch::Malformed);
+}
+
+#[test]
 fn a_leader_may_remove_laggards_below_the_minimum() {
     let mut cluster = Cluster::with_topic();
     cluster.done(Change::SetInSync(cluster.in_sync(&[1])));

@@ -6,7 +6,7 @@ use plimsoll_proto::disk::{DiskCause, DiskLevel, WriteClass};
 use plimsoll_proto::ids::LeaderEpoch;
 
 use super::world::*;
-use crate::fs::memory::{MemoryDisk, MemoryDiskSettings};
+use crate::fs::memory::{MemoryDisk, MemoryDiskSettings, PowerLoss};
 use crate::fs::{Disk, DiskError, FailureCause};
 use crate::log::{AppendError, LogSettings, OnPressure};
 use crate::space::{Observation, Verdict};
@@ -233,6 +233,43 @@ fn a_failed_sync_is_final_and_says_so() {
     assert_eq!(read_all(&mut volume, &partition(0), None).len(), 2, "the last copy stays readable");
     volume.truncate_tail(&partition(0), offset(1)).unwrap();
     assert!(!volume.log(&partition(0)).unwrap().sync_failed);
+}
+
+#[test]
+fn a_run_that_ended_failed_trusts_nothing_above_the_durable_end() {
+    for (name, synced_anew, kept) in [("power fails at once", false, 1), ("synced before", true, 2)] {
+        let (disk, mut volume) = world(64 << 20);
+        produce(&mut volume, s(2)).unwrap();
+        assert_eq!(volume.sync(&partition(0)), Ok(offset(1)));
+        produce(&mut volume, s(2)).unwrap();
+        disk.set_sync_fails(true);
+        assert!(volume.sync(&partition(0)).is_err());
+        // The process ends; the page cache shows everything still, also the mark.
+        drop(volume);
+        disk.set_sync_fails(false);
+        for again in 0..2 {
+            let (volume, report) = open(shared(&disk), s(3));
+            assert!(report.device_failed && report.page_cache_lost, "{name}, start {again}");
+            assert!(!report.clean);
+            drop(volume);
+        }
+        let (mut volume, _) = open(shared(&disk), s(4));
+        let view = volume.log(&partition(0)).unwrap();
+        assert_eq!((view.durable_end, view.log_end, view.sync_failed), (offset(1), offset(2), false));
+        if synced_anew {
+            assert_eq!(volume.sync(&partition(0)), Ok(offset(2)));
+            volume.tick(s(5), WALL_MS, &ReplicaGuards::new());
+            drop(volume);
+            let (again, report) = open(shared(&disk), s(6));
+            assert!(!report.device_failed && !report.page_cache_lost, "{name}");
+            drop(again);
+        } else {
+            drop(volume);
+        }
+        disk.power_loss(PowerLoss::LosesAllUnsynced);
+        let (mut volume, _) = open(shared(&disk), s(7));
+        assert_eq!(read_all(&mut volume, &partition(0), None).len(), kept, "{name}");
+    }
 }
 
 #[test]
