@@ -3,7 +3,7 @@
 //! It links no server: it starts the `plimsoll` binary and talks to it through the public SDK, the generated
 //! stubs and the command line.
 //!
-//! Start at [`demo`], the story of three disks that fill; [`rig`] makes the disks, [`process`] the servers,
+//! Start at [`demo`], the story of three disks that fill, and [`scenario`], the ways to break a cluster; [`rig`] makes the disks, [`process`] the servers,
 //! [`filler`] takes the space.
 
 pub mod cluster;
@@ -14,4 +14,6 @@ pub mod log_tail;
 pub mod plain;
 pub mod process;
 pub mod rig;
+pub mod scenario;
 pub mod screen;
+pub mod workload;

@@ -86,6 +86,19 @@ impl Server {
         }
     }
 
+    /// Its status if it has ended, which was expected; it can be started again then.
+    ///
+    /// # Errors
+    /// What `waitpid(2)` says.
+    pub fn ended(&mut self) -> anyhow::Result<Option<std::process::ExitStatus>> {
+        let Some(child) = &mut self.child else { return Ok(None) };
+        let status = child.try_wait().context("wait for a child")?;
+        if status.is_some() {
+            self.child = None;
+        }
+        Ok(status)
+    }
+
     /// Fails with the end of its log when the process has ended by itself.
     ///
     /// # Errors

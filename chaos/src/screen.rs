@@ -57,6 +57,11 @@ impl Screen {
         }
     }
 
+    /// Another one for the same place.
+    pub fn again(&self) -> Self {
+        Self::new(self.clock.clone(), self.colour, self.to_stderr)
+    }
+
     /// Text in a colour, where colours are wanted.
     pub fn paint(&self, colour: Colour, text: &str) -> String {
         if !self.colour {

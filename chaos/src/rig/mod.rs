@@ -6,6 +6,7 @@
 //! the next one.
 
 mod disk;
+pub mod last_run;
 mod leftovers;
 mod mounts;
 mod namespace;

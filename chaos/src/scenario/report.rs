@@ -1,0 +1,211 @@
+//! What came of scenarios, for people and for machines.
+
+use serde::{Deserialize, Serialize};
+
+/// How a scenario ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Everything held.
+    Pass,
+    /// Something did not.
+    Fail,
+    /// This machine lacks what it takes.
+    Skip,
+}
+
+/// One measured figure and the bar it must not exceed, if there is one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Figure {
+    /// With its unit last.
+    pub name: String,
+    /// `None` when it was never reached.
+    pub value: Option<u64>,
+    /// The bar.
+    pub at_most: Option<u64>,
+}
+
+/// What came of one scenario.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Of which.
+    pub scenario: String,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// Records acknowledged.
+    pub acked: u64,
+    /// Typed refusals received.
+    pub refused: u64,
+    /// Acknowledged records that are not there.
+    pub lost: u64,
+    /// Records that nobody was told were written.
+    pub phantom: u64,
+    /// Records that are there twice.
+    pub duplicates: u64,
+    /// Records out of order.
+    pub reordered: u64,
+    /// Promises broken in other ways.
+    pub other_violations: u64,
+    /// Further figures.
+    pub figures: Vec<Figure>,
+    /// Why it failed or was skipped.
+    pub reasons: Vec<String>,
+    /// How long it took.
+    pub seconds: u64,
+}
+
+impl Outcome {
+    /// Nothing measured yet.
+    pub(super) fn new(scenario: &str) -> Self {
+        Self {
+            scenario: scenario.to_owned(),
+            verdict: Verdict::Pass,
+            acked: 0,
+            refused: 0,
+            lost: 0,
+            phantom: 0,
+            duplicates: 0,
+            reordered: 0,
+            other_violations: 0,
+            figures: Vec::new(),
+            reasons: Vec::new(),
+            seconds: 0,
+        }
+    }
+
+    pub(super) fn failed(scenario: &str, reason: String) -> Self {
+        Self { verdict: Verdict::Fail, reasons: vec![reason], ..Self::new(scenario) }
+    }
+
+    pub(super) fn skipped(scenario: &str, reason: &str) -> Self {
+        Self { verdict: Verdict::Skip, reasons: vec![reason.to_owned()], ..Self::new(scenario) }
+    }
+
+    /// Holds every figure against its bar.
+    pub(super) fn judge(&mut self) {
+        for figure in &self.figures {
+            match (figure.value, figure.at_most) {
+                (None, _) => self.reasons.push(format!("{} was never reached", figure.name)),
+                (Some(value), Some(bar)) if value > bar => {
+                    self.reasons.push(format!("{}={value} with a bar of {bar}", figure.name));
+                }
+                (Some(_), _) => {}
+            }
+        }
+        for (name, count) in [
+            ("lost", self.lost),
+            ("phantom", self.phantom),
+            ("duplicates", self.duplicates),
+            ("reordered", self.reordered),
+            ("other broken promises", self.other_violations),
+        ] {
+            if count > 0 {
+                self.reasons.push(format!("{name}={count}"));
+            }
+        }
+        if !self.reasons.is_empty() {
+            self.verdict = Verdict::Fail;
+        }
+    }
+
+    /// One line for people.
+    pub fn line(&self) -> String {
+        use std::fmt::Write as _;
+        let word = match self.verdict {
+            Verdict::Pass => "PASS",
+            Verdict::Fail => "FAIL",
+            Verdict::Skip => "SKIPPED",
+        };
+        let mut text = format!(
+            "{word} {} acked={} refused={} lost={} phantom={} duplicates={} reordered={}",
+            self.scenario, self.acked, self.refused, self.lost, self.phantom, self.duplicates, self.reordered
+        );
+        for figure in &self.figures {
+            let value = figure.value.map_or_else(|| "none".to_owned(), |value| value.to_string());
+            let _infallible = write!(text, " {}={value}", figure.name);
+        }
+        let _infallible = write!(text, " seconds={}", self.seconds);
+        text
+    }
+}
+
+/// Sums over scenarios.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+    lost: u64,
+    phantom: u64,
+    duplicates: u64,
+    reordered: u64,
+}
+
+impl Totals {
+    /// Of these.
+    pub fn of(outcomes: &[Outcome]) -> Self {
+        let mut totals = Self::default();
+        for outcome in outcomes {
+            match outcome.verdict {
+                Verdict::Pass => totals.passed += 1,
+                Verdict::Fail => totals.failed += 1,
+                Verdict::Skip => totals.skipped += 1,
+            }
+            totals.lost += outcome.lost;
+            totals.phantom += outcome.phantom;
+            totals.duplicates += outcome.duplicates;
+            totals.reordered += outcome.reordered;
+        }
+        totals
+    }
+
+    /// Whether something ran and nothing failed.
+    pub fn good(&self) -> bool {
+        self.failed == 0 && self.passed > 0
+    }
+
+    /// The last line.
+    pub fn line(&self) -> String {
+        format!(
+            "CHAOS scenarios={} passed={} failed={} skipped={} lost={} phantom={} duplicates={} reordered={}",
+            self.passed + self.failed + self.skipped,
+            self.passed,
+            self.failed,
+            self.skipped,
+            self.lost,
+            self.phantom,
+            self.duplicates,
+            self.reordered
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_that_is_missed_or_never_reached_fails() {
+        for (value, at_most, verdict) in [
+            (Some(3), Some(3), Verdict::Pass),
+            (Some(4), Some(3), Verdict::Fail),
+            (None, Some(3), Verdict::Fail),
+            (None, None, Verdict::Fail),
+            (Some(4), None, Verdict::Pass),
+        ] {
+            let mut outcome = Outcome::new("x");
+            outcome.figures.push(Figure { name: "detect_ms".to_owned(), value, at_most });
+            outcome.judge();
+            assert_eq!(outcome.verdict, verdict, "{value:?} {at_most:?}");
+        }
+        let mut outcome = Outcome { lost: 1, ..Outcome::new("x") };
+        outcome.judge();
+        assert_eq!(outcome.verdict, Verdict::Fail);
+        let totals = Totals::of(&[outcome, Outcome::new("y"), Outcome::skipped("z", "no mounts")]);
+        assert_eq!(
+            totals.line(),
+            "CHAOS scenarios=3 passed=1 failed=1 skipped=1 lost=1 phantom=0 duplicates=0 reordered=0"
+        );
+        assert!(!totals.good() && !Totals::default().good());
+    }
+}

@@ -1,0 +1,493 @@
+//! One scenario under way: its cluster, its workloads, its figures; and how every one of them ends.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use plimsoll_client::{Client, MetadataImage, OnPressure, SpuId, StartAt, TopicConfig, VolumeState};
+use plimsoll_history::{Event, Held, Payload, Violation};
+use plimsoll_host::Host;
+use plimsoll_proto::ids::{Offset, PartitionId};
+use plimsoll_proto::v1::{self, Reason, VolumeFacts};
+
+use super::report::{Figure, Outcome};
+use crate::cluster::{Cluster, Topology};
+use crate::filler::{Fill, Filler};
+use crate::log_tail::LogTail;
+use crate::plain;
+use crate::rig::{Disk, DiskKind, Rig};
+use crate::screen::{Screen, mib};
+use crate::workload::{Ack, Evidence, Load, LoadSpec, Reader};
+
+/// The topic whose records are judged.
+pub(super) const TOPIC: &str = "judged";
+const FILL_BYTES_PER_S: u64 = 128 << 20;
+const SETTLED: Duration = Duration::from_millis(300);
+
+/// Where a run is shown.
+#[derive(Debug)]
+pub struct Show {
+    /// Clock and tasks.
+    pub host: Host,
+    /// The story.
+    pub screen: Screen,
+}
+
+/// One scenario under way.
+pub struct Run {
+    pub(super) host: Host,
+    pub(super) cluster: Cluster,
+    pub(super) client: Client,
+    evidence: Arc<Evidence>,
+    pub(super) loads: Vec<Load>,
+    readers: Vec<Reader>,
+    topics: Vec<String>,
+    logs: Vec<LogTail>,
+    episodes: Vec<(u32, Duration, Duration)>,
+    outcome: Outcome,
+    screen: Screen,
+}
+
+impl Run {
+    pub(super) async fn start(show: &Show, rig: Rig, topology: &Topology, name: &str) -> anyhow::Result<Self> {
+        let host = show.host.clone();
+        let mut cluster = Cluster::start(rig, topology)?;
+        let client = cluster.connect(&host).await?;
+        let logs = cluster.spu_logs().iter().map(|path| LogTail::new(path)).collect();
+        Ok(Self {
+            host,
+            cluster,
+            client,
+            evidence: Arc::default(),
+            loads: Vec::new(),
+            readers: Vec::new(),
+            topics: Vec::new(),
+            logs,
+            episodes: Vec::new(),
+            outcome: Outcome::new(name),
+            screen: show.screen.again(),
+        })
+    }
+
+    pub(super) fn disk_kind(&self) -> DiskKind {
+        self.cluster.disk_kind()
+    }
+
+    pub(super) fn say(&self, text: &str) {
+        self.screen.say(text);
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.host.clock.now()
+    }
+
+    pub(super) async fn pause(&self, seconds: f64) {
+        self.host.clock.sleep(Duration::from_secs_f64(seconds)).await;
+    }
+
+    /// Notes a figure; a bar that is missed fails the run.
+    pub(super) fn figure(&mut self, name: &'static str, value: Option<u64>, at_most: Option<u64>) {
+        self.outcome.figures.push(Figure { name: name.to_owned(), value, at_most });
+    }
+
+    /// Fails the run unless `holds`; the play goes on.
+    pub(super) fn expect(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
+        if !holds {
+            let why = otherwise();
+            self.say(&format!("contradicts PASS: {why}"));
+            self.outcome.reasons.push(why);
+        }
+    }
+
+    // Workloads.
+
+    /// A topic with three replicas, `min_in_sync` 2, that never gives up data under pressure.
+    pub(super) async fn topic(&mut self, partitions: u32) -> anyhow::Result<()> {
+        self.plain_topic(TOPIC, TopicConfig { partitions, ..TopicConfig::default() }).await?;
+        self.topics.push(TOPIC.to_owned());
+        Ok(())
+    }
+
+    /// A topic whose records are not judged.
+    pub(super) async fn plain_topic(&self, name: &str, config: TopicConfig) -> anyhow::Result<()> {
+        let config =
+            TopicConfig { replicas: 3, min_in_sync: 2, on_pressure: OnPressure::Refuse.into(), ..config };
+        self.client.admin().create_topic(name, config).await.with_context(|| format!("create {name}"))?;
+        let led = |image: &MetadataImage| {
+            image.topic_by_name(name).is_some_and(|topic| topic.partitions.iter().all(|found| found.leader != 0))
+        };
+        if !self.client.wait_metadata(Duration::from_secs(10), led).await {
+            bail!("{name} has no leaders");
+        }
+        Ok(())
+    }
+
+    /// A producer that goes on until the end.
+    pub(super) async fn load(&mut self, topic: &str, rate_per_s: u32, record_bytes: usize) -> anyhow::Result<()> {
+        let id = u64::try_from(self.loads.len())? + 1;
+        let spec = LoadSpec { topic: topic.to_owned(), id, rate_per_s, record_bytes };
+        self.loads.push(Load::start(&self.host, &self.client, &self.evidence, spec).await?);
+        Ok(())
+    }
+
+    /// A consumer that goes on until the end.
+    pub(super) fn reader(&mut self, topic: &str, pause: Option<Duration>) -> anyhow::Result<()> {
+        let id = u64::try_from(self.readers.len())? + 1;
+        self.readers.push(Reader::start(&self.host, &self.client, &self.evidence, topic, id, pause)?);
+        Ok(())
+    }
+
+    /// The judged topic with a producer and a consumer, flowing.
+    pub(super) async fn flowing(&mut self, partitions: u32, rate: u32, bytes: usize) -> anyhow::Result<()> {
+        self.topic(partitions).await?;
+        self.load(TOPIC, rate, bytes).await?;
+        self.reader(TOPIC, None)?;
+        let enough = |run: &Self| run.acked() > 200 && run.read() > 200;
+        if self.until(Duration::from_secs(15), enough).await.is_none() {
+            bail!("no records flow: {} acknowledged, {} read", self.acked(), self.read());
+        }
+        self.say(&format!("flowing: {} acknowledged", self.acked()));
+        Ok(())
+    }
+
+    /// Writes `bytes` to each partition of a topic that is not judged.
+    pub(super) async fn write(&self, topic: &str, bytes: u64) -> anyhow::Result<()> {
+        const RECORD_BYTES: u64 = 16 << 10;
+        let producer = self.client.producer(topic).build().await?;
+        let value = Bytes::from(vec![b'.'; usize::try_from(RECORD_BYTES)?]);
+        let mut deliveries = Vec::new();
+        for _ in 0..bytes / RECORD_BYTES {
+            for partition in 0..producer.partitions() {
+                let record = plimsoll_client::Record::new(value.clone()).partition(partition);
+                deliveries.push(producer.send(record).await?);
+            }
+        }
+        for delivery in deliveries {
+            delivery.await?;
+        }
+        producer.close().await;
+        Ok(())
+    }
+
+    /// Records acknowledged, of all producers.
+    pub(super) fn acked(&self) -> u64 {
+        self.loads.iter().map(Load::acked).sum()
+    }
+
+    /// Records read by the consumer of the judged topic.
+    pub(super) fn read(&self) -> u64 {
+        self.readers.first().map_or(0, Reader::read)
+    }
+
+    /// First refusal at or after `from`.
+    pub(super) fn first_refusal(&self, from: Duration) -> Option<(Duration, u32, Reason)> {
+        let of = |load: &Load| load.with_log(|log| log.refused.iter().find(|(at, _, _)| *at >= from).copied());
+        self.loads.iter().filter_map(of).min_by_key(|(at, _, _)| *at)
+    }
+
+    /// First acknowledgement at or after `from` that satisfies `wanted`.
+    pub(super) fn first_ack(&self, from: Duration, wanted: impl Fn(&Ack) -> bool) -> Option<Duration> {
+        let of = |load: &Load| {
+            load.with_log(|log| {
+                let start = log.acks.partition_point(|ack| ack.at < from);
+                log.acks.get(start..).and_then(|acks| acks.iter().find(|ack| wanted(ack))).map(|ack| ack.at)
+            })
+        };
+        self.loads.iter().filter_map(of).min()
+    }
+
+    /// Polls until `condition` holds, at most `limit`; when that was.
+    pub(super) async fn until(
+        &self,
+        limit: Duration,
+        mut condition: impl FnMut(&Self) -> bool,
+    ) -> Option<Duration> {
+        let deadline = self.now() + limit;
+        loop {
+            let now = self.now();
+            if condition(self) {
+                return Some(now);
+            }
+            if now >= deadline {
+                return None;
+            }
+            self.host.clock.sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    // The cluster, as metadata and nodes tell it.
+
+    /// Partitions of a topic that a node leads.
+    pub(super) fn led_by(&self, topic: &str, spu: u32) -> Vec<u32> {
+        let image = self.client.metadata();
+        let partitions = image.topic_by_name(topic).map(|topic| topic.partitions.as_slice());
+        let led = partitions.unwrap_or_default().iter().filter(|found| found.leader == spu);
+        led.map(|found| found.index).collect()
+    }
+
+    /// A node that leads a partition of the judged topic.
+    pub(super) fn a_leader(&self) -> anyhow::Result<u32> {
+        let leads = |spu: &u32| !self.led_by(TOPIC, *spu).is_empty();
+        self.cluster.spu_ids().find(leads).context("no node leads anything")
+    }
+
+    /// Facts of all volumes of a node.
+    pub(super) async fn facts(&self, spu: u32) -> anyhow::Result<Vec<VolumeFacts>> {
+        let status = self.client.admin().timeout(Duration::from_secs(3)).cluster_status().await?;
+        let of_node = |found: &&v1::SpuStatus| found.info.as_ref().is_some_and(|info| info.spu_id == spu);
+        Ok(status.spus.iter().find(of_node).map(|found| found.volumes.clone()).unwrap_or_default())
+    }
+
+    /// Whether all volumes of a node are writable by a committed entry.
+    pub(super) fn writable(&self, spu: u32) -> bool {
+        let image = self.client.metadata();
+        image.spus.get(&SpuId(spu)).is_some_and(|info| {
+            !info.volumes.is_empty() && info.volumes.iter().all(|found| found.state() == VolumeState::Writable)
+        })
+    }
+
+    /// Index of the last applied entry.
+    pub(super) async fn applied(&self) -> anyhow::Result<u64> {
+        Ok(self.client.admin().cluster_status().await?.applied_index)
+    }
+
+    /// Entries after `after` that took a volume of `spu` offline for writes.
+    pub(super) async fn offline_entries(&self, spu: u32, after: u64) -> anyhow::Result<u64> {
+        let events = self.client.admin().list_events(after, 10_000).await?;
+        let taken = events.iter().filter(|event| {
+            event.kind == "volume_state" && event.spu_id == spu && event.to.starts_with("write_offline")
+        });
+        Ok(u64::try_from(taken.count())?)
+    }
+
+    // Faults.
+
+    /// Fills a disk to ENOSPC.
+    pub(super) async fn fill(&self, disk: &Disk) -> anyhow::Result<(Filler, Fill)> {
+        let mut filler = Filler::create(disk)?;
+        let mark = disk.bytes() / 20;
+        let fill = filler.fill(&self.host.clock, FILL_BYTES_PER_S, mark, SETTLED).await?;
+        self.say(&format!(
+            "{} is full: {} free, a foreign file of {}",
+            disk.folder().file_name().and_then(|name| name.to_str()).unwrap_or("a disk"),
+            mib(fill.full.free_bytes),
+            mib(filler.taken_bytes())
+        ));
+        Ok((filler, fill))
+    }
+
+    /// Milliseconds from the fill to the first refusal, at most 10 s.
+    pub(super) async fn detect_ms(&self, fill: &Fill) -> Option<u64> {
+        let began = fill.began()?;
+        self.until(Duration::from_secs(10), |run| run.first_refusal(began).is_some()).await;
+        self.first_refusal(began).map(|(at, _, _)| millis(at.saturating_sub(began)))
+    }
+
+    /// Milliseconds from `from` until `spu` is writable by a committed entry, at most 20 s.
+    pub(super) async fn recover_ms(&self, spu: u32, from: Duration) -> Option<u64> {
+        let at = self.until(Duration::from_secs(20), |run| run.writable(spu)).await?;
+        Some(millis(at.saturating_sub(from)))
+    }
+
+    /// A node's log lines from `from` on count as one episode, from now on closed.
+    pub(super) async fn end_episode(&mut self, spu: u32, from: Duration) -> anyhow::Result<()> {
+        let deadline = self.now() + Duration::from_secs(15);
+        while self.now() < deadline {
+            self.poll_logs();
+            let facts = self.facts(spu).await.unwrap_or_default();
+            if !facts.is_empty() && facts.iter().all(|found| found.level() == v1::DiskLevel::Normal) {
+                break;
+            }
+            self.pause(0.05).await;
+        }
+        self.pause(0.3).await;
+        self.poll_logs();
+        let to = self.now();
+        self.episodes.push((spu, from, to));
+        Ok(())
+    }
+
+    /// As [`Run::end_episode`] for one with many changes of level, which may write 20 lines.
+    pub(super) async fn end_oscillation(&mut self, spu: u32, from: Duration) -> anyhow::Result<()> {
+        self.end_episode(spu, from).await?;
+        self.episodes.pop();
+        let at = usize::try_from(spu).unwrap_or(0).saturating_sub(1);
+        let to = self.now();
+        let lines = self.logs.get(at).map_or(0, |log| log.between(from, to).count());
+        self.figure("log_lines", u64::try_from(lines).ok(), Some(20));
+        Ok(())
+    }
+
+    /// Waits until a node has ended by itself; its status.
+    pub(super) async fn wait_ended(&mut self, spu: u32) -> anyhow::Result<Option<i32>> {
+        let deadline = self.now() + Duration::from_secs(15);
+        loop {
+            if let Some(status) = self.cluster.spu(spu).ended()? {
+                return Ok(status.code());
+            }
+            if self.now() > deadline {
+                self.cluster.spu(spu).kill();
+                return Ok(None);
+            }
+            self.pause(0.02).await;
+        }
+    }
+
+    pub(super) fn poll_logs(&mut self) {
+        let now = self.now();
+        for log in &mut self.logs {
+            log.poll(now);
+        }
+    }
+
+    // The end.
+
+    /// Stops everything, reads everything back from everywhere and judges.
+    pub(super) async fn conclude(mut self, played: anyhow::Result<()>) -> Outcome {
+        if let Err(error) = played {
+            self.outcome.reasons.push(format!("{error:#}"));
+        }
+        if let Err(error) = self.read_back().await {
+            self.outcome.reasons.push(format!("reading back: {error:#}"));
+        }
+        if let Err(error) = self.cluster.check_alive() {
+            self.outcome.reasons.push(format!("{error:#}"));
+        }
+        self.outcome.acked = self.acked();
+        self.outcome.refused = self
+            .loads
+            .iter()
+            .map(|load| load.with_log(|log| u64::try_from(log.refused.len()).unwrap_or(u64::MAX)))
+            .sum();
+        let violations = self.evidence.with(plimsoll_history::check);
+        for violation in &violations {
+            let counter = match violation {
+                Violation::Lost { .. } => &mut self.outcome.lost,
+                Violation::Phantom { .. } => &mut self.outcome.phantom,
+                Violation::Duplicate { .. } => &mut self.outcome.duplicates,
+                Violation::Reordered { .. } => &mut self.outcome.reordered,
+                _ => &mut self.outcome.other_violations,
+            };
+            *counter += 1;
+        }
+        for violation in violations.iter().take(5) {
+            self.outcome.reasons.push(violation.to_string());
+        }
+        if !self.episodes.is_empty() {
+            self.count_log_lines();
+        }
+        self.outcome.judge();
+        if !self.outcome.reasons.is_empty() {
+            self.keep_logs();
+        }
+        self.outcome
+    }
+
+    fn count_log_lines(&mut self) {
+        const BAR: u64 = 10;
+        let mut most = 0;
+        for (spu, from, to) in &self.episodes {
+            let at = usize::try_from(*spu).unwrap_or(0).saturating_sub(1);
+            let lines = self.logs.get(at).map_or(0, |log| log.between(*from, *to).count());
+            most = most.max(u64::try_from(lines).unwrap_or(u64::MAX));
+        }
+        self.figure("log_lines", Some(most), Some(BAR));
+    }
+
+    fn keep_logs(&self) {
+        let base = self.cluster.root().parent().unwrap_or(Path::new("/tmp"));
+        let kept = base.join(format!("failed-{}", self.outcome.scenario));
+        drop(std::fs::remove_dir_all(&kept));
+        if rustix::fs::rename(self.cluster.root().join("logs"), &kept).is_ok() {
+            self.say(&format!("logs of the servers: {}", kept.display()));
+        }
+    }
+
+    async fn read_back(&mut self) -> anyhow::Result<()> {
+        const LIMIT: Duration = Duration::from_secs(40);
+        self.loads.iter().for_each(Load::stop);
+        if self.until(LIMIT, |run| run.loads.iter().all(Load::finished)).await.is_none() {
+            let waiting: u64 = self.loads.iter().map(|load| load.sent() - load.acked()).sum();
+            bail!("{waiting} records are not answered {} s after the last was sent", LIMIT.as_secs());
+        }
+        for load in &self.loads {
+            if let (failed, Some(why)) = load.with_log(|log| log.failed.clone()) {
+                self.outcome.reasons.push(format!("{failed} records failed, the first: {why}"));
+            }
+        }
+        for topic in self.topics.clone() {
+            self.hold(&topic).await.with_context(|| topic.clone())?;
+        }
+        let acked: u64 =
+            self.loads.iter().filter(|load| load.spec().topic == TOPIC).map(Load::acked).sum();
+        if self.until(LIMIT, |run| run.read() >= acked).await.is_none() {
+            bail!("the consumer has read {} of {acked}: {:?}", self.read(), self.readers[0].failed());
+        }
+        Ok(())
+    }
+
+    /// Takes in what every replica of a topic holds, once all have what was acknowledged.
+    async fn hold(&self, topic: &str) -> anyhow::Result<()> {
+        let image = self.client.metadata();
+        let info = image.topic_by_name(topic).context("the topic is gone")?.clone();
+        let topic_id = self.client.topic_id(topic).context("the topic is gone")?;
+        for partition in &info.partitions {
+            let leader = self.client.spu_address(SpuId(partition.leader)).context("no leader")?;
+            let wanted =
+                plain::ends(&self.host, &leader, &info.topic_id, partition.index).await?.high_watermark;
+            for replica in &partition.replicas {
+                let address = self.client.spu_address(SpuId(replica.spu_id)).context("a node's address")?;
+                let deadline = self.now() + Duration::from_secs(30);
+                let ends = loop {
+                    let ends = plain::ends(&self.host, &address, &info.topic_id, partition.index).await;
+                    match ends {
+                        Ok(ends) if ends.high_watermark >= wanted => break ends,
+                        _ if self.now() < deadline => self.pause(0.02).await,
+                        other => bail!("spu {} has not caught up to {wanted}: {other:?}", replica.spu_id),
+                    }
+                };
+                let records = self.records_of(topic, partition.index, replica.spu_id, ends.high_watermark).await?;
+                let offset = |value| Offset::new(value).context("an offset");
+                self.evidence.record(Event::Held(Held {
+                    spu: SpuId(replica.spu_id),
+                    partition: PartitionId { topic_id, index: partition.index },
+                    leader: replica.spu_id == partition.leader,
+                    log_start: offset(ends.log_start)?,
+                    high_watermark: offset(ends.high_watermark)?,
+                    records,
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    async fn records_of(
+        &self,
+        topic: &str,
+        partition: u32,
+        spu: u32,
+        end: u64,
+    ) -> anyhow::Result<Vec<(Offset, Payload)>> {
+        let reading = async {
+            let consumer = self.client.consumer(topic).partitions([partition]).replica(SpuId(spu));
+            let mut consumer = consumer.start(StartAt::Earliest).until_end().build().await?;
+            let mut records = Vec::new();
+            while let Some(record) = consumer.next().await {
+                let record = record?;
+                if record.offset.get() < end {
+                    let payload = Payload::of(record.key.as_deref(), record.value.as_deref());
+                    records.push((record.offset, payload));
+                }
+            }
+            anyhow::Ok(records)
+        };
+        self.host.clock.timeout(Duration::from_secs(30), reading).await.context("not read in time")?
+    }
+}
+
+/// Whole milliseconds.
+pub(super) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

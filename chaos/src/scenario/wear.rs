@@ -1,0 +1,106 @@
+//! Disks at the mark, filled by the cluster itself, or with readers in what is deleted.
+
+use std::time::Duration;
+
+use plimsoll_client::TopicConfig;
+
+use super::run::{Run, TOPIC, millis};
+use crate::filler::Filler;
+
+pub(super) async fn oscillation(run: &mut Run) -> anyhow::Result<()> {
+    const LASTS_S: u64 = 40;
+    run.flowing(3, 300, 256).await?;
+    let spu = run.a_leader()?;
+    let (from, before) = (run.now(), run.applied().await?);
+    let disk = run.cluster.disk(spu).clone();
+    let mut filler = Filler::create(&disk)?;
+    let mark = disk.bytes() / 20;
+    let end = run.now() + Duration::from_secs(LASTS_S);
+    let mut below = false;
+    while run.now() < end {
+        // From well below the mark to beyond the exit mark, and back.
+        below = !below;
+        let wanted = if below { mark / 2 } else { mark * 3 };
+        let free = disk.space()?.free_bytes;
+        if free > wanted {
+            filler.take(free - wanted)?;
+        } else {
+            filler.give_back(wanted - free)?;
+        }
+        run.pause(0.05).await;
+    }
+    filler.remove()?;
+    run.poll_logs();
+    let entries = run.offline_entries(spu, before).await?;
+    run.figure("write_offline_entries", Some(entries), Some(10));
+    run.end_oscillation(spu, from).await
+}
+
+pub(super) async fn large_batches(run: &mut Run) -> anyhow::Result<()> {
+    run.plain_topic("spare", TopicConfig { partitions: 1, ..TopicConfig::default() }).await?;
+    run.write("spare", 30 << 20).await?;
+    run.flowing(3, 300, 512).await?;
+    let from = run.now();
+    run.load(TOPIC, 10, 900 << 10).await?;
+    let refused = run.until(Duration::from_secs(60), |run| run.first_refusal(from).is_some()).await;
+    run.expect(refused.is_some(), || "the disks do not fill".to_owned());
+    run.pause(3.0).await;
+    let least = (1..=3)
+        .filter_map(|spu| run.cluster.disk(spu).space().ok().map(|space| space.free_bytes))
+        .min()
+        .unwrap_or(0);
+    run.say(&format!("the least free of the three disks is {least} bytes"));
+    run.expect(least > 0, || "a disk was filled to the last byte by the cluster itself".to_owned());
+    run.loads[1].stop();
+    run.cluster.command_line(&["topic", "delete", "spare"]).await?;
+    let deleted = run.now();
+    let again = run.until(Duration::from_secs(20), |run| run.first_ack(deleted, |_| true).is_some()).await;
+    run.figure("recover_ms", again.map(|at| millis(at.saturating_sub(deleted))), Some(2_000));
+    Ok(())
+}
+
+pub(super) async fn slow_reader(run: &mut Run) -> anyhow::Result<()> {
+    let config = TopicConfig {
+        partitions: 1,
+        retention_bytes: 8 << 20,
+        segment_bytes: 1 << 20,
+        ..TopicConfig::default()
+    };
+    run.flowing(3, 500, 512).await?;
+    run.plain_topic("expiring", config).await?;
+    run.write("expiring", 24 << 20).await?;
+    run.reader("expiring", Some(Duration::from_millis(20)))?;
+    run.pause(1.0).await;
+    let from = run.now();
+    let mut fillers = Vec::new();
+    for spu in 1..=3 {
+        let disk = run.cluster.disk(spu).clone();
+        let mut filler = Filler::create(&disk)?;
+        // To about 12 %: pressure deletes what exceeds retention, nothing is refused.
+        let take = disk.space()?.free_bytes.saturating_sub(disk.bytes() / 100 * 12);
+        filler.take(take)?;
+        fillers.push(filler);
+    }
+    run.pause(6.0).await;
+    let mut open = 0u64;
+    for spu in 1..=3 {
+        open += deleted_but_open(run.cluster.spu(spu).pid());
+    }
+    run.figure("deleted_but_open_files", Some(open), Some(0));
+    let freed = run.cluster.disk(1).space()?.free_bytes;
+    let floor = run.cluster.disk(1).bytes() / 100 * 12;
+    run.expect(freed > floor, || format!("pressure has given nothing back: {freed} bytes free"));
+    let refused = run.first_refusal(from);
+    run.expect(refused.is_none(), || format!("refused although there was something to delete: {refused:?}"));
+    drop(fillers);
+    Ok(())
+}
+
+/// Files that a process has open and that have no name any more.
+fn deleted_but_open(pid: Option<u32>) -> u64 {
+    let Some(pid) = pid else { return 0 };
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    let deleted = targets.filter(|target| target.to_string_lossy().ends_with(" (deleted)"));
+    u64::try_from(deleted.count()).unwrap_or(u64::MAX)
+}
