@@ -1,12 +1,13 @@
 //! The whole cluster from seeds: nothing acknowledged is lost, and a seed gives the same run twice.
 
+use plimsoll_host::Random;
 use plimsoll_tests::simulation::{Report, run};
 
 fn whole(seed: u64) -> Report {
-    let report = run(seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    let report = run(seed);
     assert!(
         report.violations.is_empty(),
-        "seed {seed}: {:#?}\n{}",
+        "seed {seed}: {:#?}\n{}\nreplay with: scripts/simulate --seeds 1 --seed {seed}",
         report.violations,
         report.lines.join("\n")
     );
@@ -24,9 +25,30 @@ fn one_seed_twice_is_the_same_run() {
     assert_eq!(first, second);
 }
 
+/// A few that are always the same, with fresh ones beside them: see [`fresh`].
 #[test]
-fn seeds_lose_nothing() {
-    for seed in 2..6 {
+fn fixed_seeds_lose_nothing() {
+    for seed in 2..8 {
         whole(seed);
     }
+}
+
+/// Seeds that nobody ran before, printed so that a failure can be replayed.
+fn fresh(count: u64) {
+    let first = Random::from_system().next_u64() >> 24;
+    println!("fresh seeds {first} to {}", first + count - 1);
+    for seed in first..first + count {
+        whole(seed);
+    }
+}
+
+// In two halves, so that two processors share them.
+#[test]
+fn fresh_seeds_lose_nothing_first_half() {
+    fresh(20);
+}
+
+#[test]
+fn fresh_seeds_lose_nothing_second_half() {
+    fresh(20);
 }

@@ -65,6 +65,19 @@ pub enum Violation {
         /// Offset that was acknowledged before that.
         acked: Offset,
     },
+    /// A consumer was given a record that the leader does not hold in the end: it was not committed when it was
+    /// read.
+    #[error("consumer {consumer} read {payload:?} at {offset} of {partition} and it is not there")]
+    ReadThenGone {
+        /// Who.
+        consumer: u64,
+        /// Where.
+        partition: PartitionId,
+        /// At which offset.
+        offset: Offset,
+        /// Which record.
+        payload: Payload,
+    },
     /// A consumer or a replica skipped or repeated an offset.
     #[error("gap: {who} expected {expected} of {partition} and found {found}")]
     Gap {

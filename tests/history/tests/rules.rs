@@ -191,7 +191,7 @@ fn cases() -> Vec<Case> {
             rule: "one payload per offset: a consumer and a replica, later",
             bad: vec![sent(1, 1), sent(2, 2), read(1, 0, 1), held(1, true, 0, 1, &[(0, 2)])],
             // What lies beyond the high watermark is not committed and may be cut.
-            good: vec![sent(1, 1), sent(2, 2), read(1, 0, 1), held(1, true, 0, 0, &[(0, 2)])],
+            good: vec![sent(1, 1), sent(2, 2), read(1, 0, 1), held(1, false, 0, 0, &[(0, 2)])],
             is: |v| matches!(v, Violation::TwoPayloads { .. }),
         },
         Case {
@@ -209,6 +209,12 @@ fn cases() -> Vec<Case> {
                 held(2, false, 0, 0, &[(0, 2)]),
             ],
             is: |v| matches!(v, Violation::ReplicasDiffer { .. }),
+        },
+        Case {
+            rule: "what was read is there for ever",
+            bad: vec![sent(1, 1), read(1, 0, 1), held(1, true, 0, 0, &[(0, 1)])],
+            good: vec![sent(1, 1), read(1, 0, 1), held(1, true, 0, 1, &[(0, 1)]), held(2, false, 0, 0, &[])],
+            is: |v| matches!(v, Violation::ReadThenGone { .. }),
         },
         Case {
             rule: "nobody reads past the true high watermark",

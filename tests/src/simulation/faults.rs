@@ -1,58 +1,148 @@
 //! What goes wrong in a run, and when: drawn from the seed before it starts.
 
+mod draw;
+
+use std::fmt;
 use std::time::Duration;
 
 use plimsoll_host::Random;
+use plimsoll_proto::v1::FlushPolicy;
+
+/// Faults begin after this long: the cluster has formed by then.
+pub(super) const FIRST: Duration = Duration::from_secs(8);
+/// All faults are over after this long.
+pub(super) const LAST: Duration = Duration::from_secs(26);
+
+/// A host of the simulation. Servers come first, each with a disk of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Node {
+    /// A controller, from 1.
+    Controller(u8),
+    /// A storage node, from 1.
+    Spu(u8),
+    /// The host of the producers.
+    Producers,
+    /// The host of the consumer that reads throughout.
+    Reader,
+}
+
+impl Node {
+    pub(super) const CONTROLLERS: [Self; 3] = [Self::Controller(1), Self::Controller(2), Self::Controller(3)];
+    pub(super) const SPUS: [Self; 3] = [Self::Spu(1), Self::Spu(2), Self::Spu(3)];
+    pub(super) const SERVERS: [Self; 6] = [
+        Self::Controller(1),
+        Self::Controller(2),
+        Self::Controller(3),
+        Self::Spu(1),
+        Self::Spu(2),
+        Self::Spu(3),
+    ];
+    pub(super) const ALL: [Self; 8] = [
+        Self::Controller(1),
+        Self::Controller(2),
+        Self::Controller(3),
+        Self::Spu(1),
+        Self::Spu(2),
+        Self::Spu(3),
+        Self::Producers,
+        Self::Reader,
+    ];
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Controller(n) => write!(f, "c{n}"),
+            Self::Spu(n) => write!(f, "s{n}"),
+            Self::Producers => f.write_str("producers"),
+            Self::Reader => f.write_str("reader"),
+        }
+    }
+}
+
+/// What a `statvfs` that lies says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lie {
+    /// Half of the disk is free, whatever is written.
+    Plenty,
+    /// Nothing is free.
+    Nothing,
+    /// More is free than there is.
+    Impossible,
+}
 
 /// One thing that happens to the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// Somebody else takes every byte of a storage node's disk, and every byte that is given back.
-    Fill(usize),
-    /// The foreign bytes are gone again.
-    Free(usize),
-    /// A storage node's process is killed.
-    KillSpu(usize),
-    /// It is started again.
-    StartSpu(usize),
-    /// A controller's process is killed.
-    KillController(usize),
-    /// It is started again.
-    StartController(usize),
-    /// Nothing passes between two storage nodes.
-    Cut(usize, usize),
+    /// Somebody else takes every byte and inode of a disk, and, when greedy, everything that is given back.
+    Fill { node: Node, greedy: bool },
+    /// Somebody else takes every inode.
+    NoInodes(Node),
+    /// The foreign bytes and inodes are gone again.
+    Free(Node),
+    /// Every sync fails, as on a thin volume without room behind it.
+    SyncFails(Node),
+    /// `statvfs` does not tell the truth.
+    SpaceLies(Node, Lie),
+    /// `statvfs` does not return.
+    SpaceHangs(Node),
+    /// `statvfs` tells the truth again.
+    SpaceHonest(Node),
+    /// The process is killed; what it wrote stays in the page cache.
+    Kill(Node),
+    /// The machine loses power: what was not synced is gone, by this seed wholly or in parts.
+    PowerLoss(Node, u64),
+    /// The process starts on a disk that works.
+    Start(Node),
+    /// Nothing passes between two hosts, in both directions or from the first to the second only.
+    Cut { from: Node, to: Node, both: bool },
     /// It passes again.
-    Heal(usize, usize),
+    Heal(Node, Node),
+    /// Nothing passes between a server and all other servers; what is lost is lost.
+    Isolate(Node),
+    /// It is back.
+    Rejoin(Node),
+    /// What a host sends and is sent stays on the way, as when it is frozen.
+    Hold(Node),
+    /// It arrives late.
+    Release(Node),
+    /// Links of a host break and come back at random, at each message with this chance in a thousand.
+    Lossy(Node, u8),
+    /// They hold again.
+    Lossless(Node),
+    /// Messages between servers take up to this many milliseconds.
+    Slow(u64),
+    /// They take as long as before.
+    Quick,
+    /// The second topic is deleted.
+    DeleteTopic,
 }
 
-/// Faults begin after this long: the cluster has formed by then.
-const FIRST: Duration = Duration::from_secs(8);
-/// All faults are over after this long.
-pub(super) const LAST: Duration = Duration::from_secs(24);
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// Faults by time.
+    pub(super) faults: Vec<(Duration, Fault)>,
+    /// Durability of the topic.
+    pub(super) flush: FlushPolicy,
+    /// Segment size of the topic.
+    pub(super) segment_bytes: u64,
+    /// Disks need a free block for a new name.
+    pub(super) entries_need_block: bool,
+    /// Disks copy on write: allocation reserves nothing.
+    pub(super) copy_on_write: bool,
+}
 
-/// A schedule: each fault is undone, at most one storage node and one controller suffer at a time.
-pub(super) fn schedule(random: &Random) -> Vec<(Duration, Fault)> {
-    let mut faults = Vec::new();
-    let pick = || usize::try_from(random.below(3)).unwrap_or(0);
-    let mut at = FIRST;
-    while at + Duration::from_secs(5) < LAST {
-        let begin = at + random.jitter(Duration::from_secs(1));
-        let end = begin + Duration::from_secs(1) + random.jitter(Duration::from_secs(2));
-        let spu = pick();
-        let (bad, good) = match random.below(3) {
-            0 => (Fault::Fill(spu), Fault::Free(spu)),
-            1 => (Fault::KillSpu(spu), Fault::StartSpu(spu)),
-            _ => (Fault::Cut(spu, (spu + 1) % 3), Fault::Heal(spu, (spu + 1) % 3)),
-        };
-        faults.push((begin, bad));
-        faults.push((end, good));
-        if random.below(2) == 0 {
-            let controller = pick();
-            faults.push((begin, Fault::KillController(controller)));
-            faults.push((end, Fault::StartController(controller)));
-        }
-        at = end + Duration::from_secs(1);
-    }
-    faults.sort_by_key(|(at, _)| *at);
-    faults
+/// Draws a run.
+pub(super) fn plan(random: &Random) -> Plan {
+    let flush = match random.below(4) {
+        0 => FlushPolicy::Ack,
+        1 => FlushPolicy::Interval,
+        _ => FlushPolicy::Os,
+    };
+    let segment_bytes = [0, 64 << 10, 256 << 10][draw::index(random, 3)];
+    let entries_need_block = random.below(4) == 0;
+    let copy_on_write = random.below(8) == 0;
+    let faults = draw::schedule(random);
+    Plan { faults, flush, segment_bytes, entries_need_block, copy_on_write }
 }

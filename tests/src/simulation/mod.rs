@@ -1,12 +1,22 @@
 //! A whole cluster in one thread: simulated time, network, disks and randomness, all from one seed.
 //!
-//! Three controllers and three storage nodes run their real code over the seams of `host` and `storage::fs`;
-//! faults come from the seed; one client produces throughout, and at the end everything is read back from
-//! every replica and judged by the history checker.
+//! Three controllers and three storage nodes run their real code over the seams of `host` and `storage::fs`.
+//!
+//! ```text
+//! safety    faults come from the seed; three producers and a consumer are at work
+//! liveness  every fault is undone: within a bound all copies are in sync and every partition acknowledges
+//! drain     producers get the last of their answers
+//! done      every copy is read back, the consumer has caught up, the history checker judges
+//! ```
 
-mod client;
 mod cluster;
 mod faults;
+mod injector;
 pub mod network;
+mod observer;
+mod producers;
+mod reader;
+mod servers;
+mod told;
 
 pub use cluster::{Report, run};

@@ -1,6 +1,7 @@
-//! What replicas hold: no gaps, one payload per offset for ever, equal prefixes, retention within policy.
+//! What replicas hold: no gaps, one payload per offset for ever, equal prefixes, retention within policy,
+//! everything that was read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Partition, Seen, below_high_watermark};
 use crate::event::Held;
@@ -22,6 +23,7 @@ pub(super) fn check(seen: &Seen<'_>, found: &mut Vec<Violation>) {
         }
         equal_prefixes(*id, partition, found);
         one_payload(*id, partition, found);
+        read_then_gone(*id, partition, found);
     }
 }
 
@@ -84,6 +86,23 @@ fn one_payload(id: PartitionId, partition: &Partition<'_>, found: &mut Vec<Viola
                 offset: *offset,
                 one: one.clone(),
                 other: who(),
+            });
+        }
+    }
+}
+
+/// Nobody reads past the true high watermark, also where no recorder knows it: what was read is there for ever.
+/// A different record at the offset is told by [`one_payload`].
+fn read_then_gone(id: PartitionId, partition: &Partition<'_>, found: &mut Vec<Violation>) {
+    let Some(leader) = partition.replicas.iter().find(|held| held.leader) else { return };
+    let there: BTreeSet<_> = below_high_watermark(leader).map(|(offset, _)| offset).collect();
+    for (consumer, offset, payload) in &partition.reads {
+        if *offset >= partition.may_trim_below && !there.contains(offset) {
+            found.push(Violation::ReadThenGone {
+                consumer: *consumer,
+                partition: id,
+                offset: *offset,
+                payload: *payload,
             });
         }
     }

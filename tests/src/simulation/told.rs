@@ -1,0 +1,70 @@
+//! What a run recorded, shared by its driver and all of its hosts: they run in one thread.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use plimsoll_history::Event;
+use plimsoll_proto::ids::Offset;
+
+use super::faults::Node;
+
+/// How far the run is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// The cluster forms, then faults come and go.
+    #[default]
+    Safety,
+    /// The topic exists, producers are at work, no fault is left.
+    Liveness,
+    /// Producers send nothing new and wait for their answers.
+    Drain,
+    /// Everything was read back.
+    Done,
+}
+
+/// What the run recorded so far.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub(super) phase: Phase,
+    pub(super) lines: Vec<String>,
+    pub(super) events: Vec<Event>,
+    /// What the history checker can't know: hangs, servers that ended, untyped refusals.
+    pub(super) broken: Vec<String>,
+    pub(super) acked: u64,
+    pub(super) unknown: u64,
+    pub(super) refused: BTreeMap<&'static str, u64>,
+    /// Producers that have all of their answers.
+    pub(super) drained: usize,
+    /// Ends of the partitions when everything was read back.
+    pub(super) ends: BTreeMap<u32, Offset>,
+    /// The topic as the observer knows it.
+    pub(super) topic_exists: bool,
+    /// Every partition has its full in-sync set, as far as the observer knows.
+    pub(super) whole: bool,
+    /// The run of each storage node that the observer knows.
+    pub(super) incarnations: BTreeMap<Node, u64>,
+    /// Somebody asks for the second topic to be deleted.
+    pub(super) delete_topic: bool,
+    /// Servers that ended by themselves and were not started since.
+    pub(super) ended: BTreeSet<Node>,
+    /// Disks on which syncs failed since their process started.
+    pub(super) damaged: BTreeSet<Node>,
+    /// From the last fault's end until the cluster was whole and acknowledged again.
+    pub(super) healed_after: Duration,
+}
+
+/// The handle that everybody has.
+pub(super) type Shared = Rc<RefCell<Told>>;
+
+impl Told {
+    pub(super) fn line(&mut self, at: Duration, what: impl std::fmt::Display) {
+        self.lines.push(format!("{:>9} us  {what}", at.as_micros()));
+    }
+
+    pub(super) fn broken(&mut self, at: Duration, what: impl std::fmt::Display) {
+        self.line(at, format!("BROKEN: {what}"));
+        self.broken.push(what.to_string());
+    }
+}
