@@ -255,7 +255,9 @@ fn a_run_that_ended_failed_trusts_nothing_above_the_durable_end() {
         }
         let (mut volume, _) = open(shared(&disk), s(4));
         let view = volume.log(&partition(0)).unwrap();
-        assert_eq!((view.durable_end, view.log_end, view.sync_failed), (offset(1), offset(2), false));
+        // The durable end is that of the last checkpoint, which may be older than the last good sync.
+        assert!(view.durable_end <= offset(1));
+        assert_eq!((view.log_end, view.sync_failed), (offset(2), false));
         if synced_anew {
             assert_eq!(volume.sync(&partition(0)), Ok(offset(2)));
             volume.tick(s(5), WALL_MS, &ReplicaGuards::new());
