@@ -394,11 +394,13 @@ impl Image {
 
     pub(super) fn sync(&mut self, inode: u64) -> Result<(), DiskError> {
         if self.sync_fails {
+            self.inode_mut(inode).fail_sync();
             return Err(sync_failed("sync"));
         }
         if self.settings.thin_bytes.is_some_and(|thin| self.used_bytes() > thin) {
             // As measured on a thin volume: EIO once, then the filesystem turns read-only.
             self.read_only = true;
+            self.inode_mut(inode).fail_sync();
             return Err(sync_failed("sync"));
         }
         self.inode_mut(inode).sync();

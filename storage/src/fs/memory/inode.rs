@@ -93,6 +93,12 @@ impl Inode {
         self.durable_allocated.clone_from(&self.allocated);
     }
 
+    /// The kernel reports the failure once and counts the pages as clean: readers see them, no later sync writes
+    /// them (measured on a thin volume).
+    pub(super) fn fail_sync(&mut self) {
+        self.dirty.clear();
+    }
+
     /// What is left after a power loss; without `pick` exactly what was synced. `pick(n)` gives a number
     /// below or equal to n.
     pub(super) fn lose_power(&mut self, pick: Option<&mut dyn FnMut(u64) -> u64>) {
