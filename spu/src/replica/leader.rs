@@ -303,6 +303,9 @@ impl Leader {
                     behind && now.saturating_sub(progress.caught_up_at) > self.lag_max
                 })
         };
+        if !self.term.in_sync.iter().any(late) {
+            return None;
+        }
         let mut remaining = self.term.in_sync.clone();
         let (full, slow): (Vec<SpuId>, Vec<SpuId>) =
             self.term.in_sync.iter().filter(|spu| late(spu)).partition(|spu| self.is_full(**spu));
@@ -331,9 +334,12 @@ impl Leader {
             ready.then_some(*spu)
         };
         let joining: BTreeSet<SpuId> = self.term.peers.iter().filter_map(joins).collect();
+        if joining.is_empty() {
+            return None;
+        }
         let names: Vec<String> = joining.iter().map(ToString::to_string).collect();
         let set = self.term.in_sync.union(&joining).copied().collect();
-        (!joining.is_empty()).then(|| self.propose(set, format!("caught up: spu {}", names.join(", "))))
+        Some(self.propose(set, format!("caught up: spu {}", names.join(", "))))
     }
 
     fn propose(&self, in_sync: BTreeSet<SpuId>, reason: String) -> Proposal {

@@ -113,7 +113,7 @@ impl Worker {
             self.take_step(partition, step);
         }
         if own.log_end >= high_watermark && self.cache_lost.remove(partition) {
-            tracing::info!(%partition, "replica has caught up after the loss of its page cache");
+            self.tell(partition, "replica has caught up after the loss of its page cache");
         }
         self.serve_waiting_fetches(partition);
     }
@@ -132,11 +132,13 @@ impl Worker {
                 };
             }
             FollowerStep::TruncateTail(to) => {
-                tracing::info!(%partition, %to, "tail cut back to what the leader has");
+                tracing::debug!(%partition, %to, "tail cut back");
+                self.tell(partition, "tail cut back to what the leader has");
                 self.volume.truncate_tail(partition, to)
             }
             FollowerStep::Restart(at) => {
-                tracing::info!(%partition, log_start = %at, "the leader's log starts later: restarting there");
+                tracing::debug!(%partition, log_start = %at, "log restarts");
+                self.tell(partition, "the leader's log starts later: restarting there");
                 self.volume.trim_head(partition, at).map(drop)
             }
             FollowerStep::HighWatermark(to) => {

@@ -316,6 +316,7 @@ impl Plan {
             pulse,
             asked: None,
             waiters: 0,
+            waited_on: BTreeSet::new(),
             failed: false,
             missing: false,
             retried_at: now,

@@ -123,6 +123,7 @@ impl Worker {
     fn await_ack(&mut self, queued: QueuedProduce, appended: Appended) {
         let QueuedProduce { job, deadline, reply, .. } = queued;
         self.dirty.insert(job.partition);
+        self.waited_on.insert(job.partition);
         let Some(replica) = self.replicas.get_mut(&job.partition) else { return };
         let token = AckToken {
             base: appended.base_offset,
@@ -189,7 +190,8 @@ impl Worker {
 
     /// Answers whose time is up.
     pub(super) fn answer_late(&mut self, now: Duration) {
-        for (partition, replica) in &mut self.replicas {
+        for partition in &self.waited_on {
+            let Some(replica) = self.replicas.get_mut(partition) else { continue };
             for token in replica.waiting_acks.take_late(now) {
                 let message = format!("the in-sync set of {partition} did not confirm in time");
                 let detail = ErrorDetail::unknown(Reason::TimedOut, message);
@@ -197,6 +199,8 @@ impl Worker {
             }
         }
         self.answer_late_fetches(now);
+        let replicas = &self.replicas;
+        self.waited_on.retain(|partition| replicas.get(partition).is_some_and(Replica::is_waited_on));
     }
 }
 

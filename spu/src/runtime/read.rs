@@ -53,6 +53,7 @@ impl Worker {
             Outcome::AtEnd { from, .. } => {
                 if let Some(replica) = self.replicas.get_mut(&job.partition) {
                     self.waiters += 1;
+                    self.waited_on.insert(job.partition);
                     replica.waiting_fetches.push(FetchWaiter { job, from, deadline, reply });
                 }
             }
@@ -180,10 +181,12 @@ impl Worker {
     pub(super) fn answer_late_fetches(&mut self, now: Duration) {
         let late = |waiter: &FetchWaiter| waiter.deadline <= now || waiter.reply.is_closed();
         let due: Vec<PartitionId> = self
-            .replicas
+            .waited_on
             .iter()
-            .filter(|(_, replica)| replica.waiting_fetches.iter().any(late))
-            .map(|(partition, _)| *partition)
+            .filter(|partition| {
+                self.replicas.get(partition).is_some_and(|replica| replica.waiting_fetches.iter().any(late))
+            })
+            .copied()
             .collect();
         for partition in due {
             let Some(replica) = self.replicas.get_mut(&partition) else { continue };

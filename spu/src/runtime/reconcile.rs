@@ -55,19 +55,26 @@ impl Worker {
             .into_iter()
             .filter(|partition| !desired.contains_key(partition))
             .collect();
+        let (mut deleted, mut freed) = (0_u64, 0_u64);
         for partition in unwanted {
             let known = image.topics.contains_key(&partition.topic_id);
             self.step_down(&partition, &refusal::unknown(&partition, known));
             self.replicas.remove(&partition);
             self.cache_lost.remove(&partition);
             match self.volume.delete_partition(&partition) {
-                Ok(bytes) => tracing::info!(%partition, bytes, "replica deleted"),
+                Ok(bytes) => {
+                    (deleted, freed) = (deleted + 1, freed.saturating_add(bytes));
+                    tracing::debug!(%partition, bytes, "replica deleted");
+                }
                 Err(error) => {
                     self.missing = true;
                     self.report_disk_error("delete", &error);
                     self.check_failed();
                 }
             }
+        }
+        if deleted > 0 {
+            tracing::info!(volume = %self.place.path, replicas = deleted, bytes = freed, "replicas deleted");
         }
     }
 

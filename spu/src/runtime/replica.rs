@@ -76,6 +76,10 @@ impl Replica {
         self.settings.flush == FlushPolicy::Ack
     }
 
+    pub(super) fn is_waited_on(&self) -> bool {
+        !(self.waiting_acks.is_empty() && self.waiting_fetches.is_empty())
+    }
+
     pub(super) fn wake_followers(&mut self) {
         for follower in self.waiting_followers.drain(..) {
             follower.notify_one();

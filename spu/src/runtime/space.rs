@@ -96,7 +96,7 @@ impl Worker {
             self.sampled_at = now;
             self.observe(Observation::NoAnswer, now);
         }
-        let guards = self.guards();
+        let guards = if self.volume.reclaims_at(now) { self.guards() } else { ReplicaGuards::default() };
         let wall_ms = self.cluster_ms();
         let events = self.volume.tick(now, wall_ms, &guards);
         self.on_events(events);
@@ -286,6 +286,14 @@ impl Worker {
         let key = Key::new("volume", subject.clone(), kind);
         if let Some(suppressed) = self.log_budget.report(key, self.now()) {
             tracing::warn!(volume = %self.place.path, subject, suppressed, "{kind}: {text}");
+        }
+    }
+
+    /// Something that many replicas do at the same time: one line for the first, then how many more.
+    pub(super) fn tell(&self, partition: &plimsoll_proto::ids::PartitionId, what: &'static str) {
+        let key = Key::new("volume", self.place.path.clone(), what);
+        if let Some(suppressed) = self.log_budget.report(key, self.now()) {
+            tracing::info!(volume = %self.place.path, %partition, suppressed, "{what}");
         }
     }
 

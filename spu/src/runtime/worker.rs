@@ -59,6 +59,8 @@ pub(super) struct Worker {
     /// What was last asked of the controller about this volume, and when.
     pub(super) asked: Option<(v1::VolumeState, Duration)>,
     pub(super) waiters: usize,
+    /// Partitions with somebody waiting for records or for the in-sync set: a turn looks at no others.
+    pub(super) waited_on: BTreeSet<PartitionId>,
     /// The device failed; everybody who waited has been told.
     pub(super) failed: bool,
     /// A replica could not be made or deleted; tried again.
@@ -195,7 +197,7 @@ impl Worker {
         if let Some(held) = self.held.front() {
             next = next.min(self.look_again_at(held));
         }
-        for replica in self.replicas.values() {
+        for replica in self.waited_on.iter().filter_map(|partition| self.replicas.get(partition)) {
             let fetches = replica.waiting_fetches.iter().map(|waiter| waiter.deadline).min();
             for at in [replica.waiting_acks.next_deadline(), fetches].into_iter().flatten() {
                 next = next.min(at);

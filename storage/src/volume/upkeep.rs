@@ -32,7 +32,7 @@ impl Volume {
         if !self.run_noted {
             self.note_run();
         }
-        if self.reclaim_wanted.is_some() || now >= self.time.retention_at {
+        if self.reclaims_at(now) {
             self.time.retention_at = now + self.settings.retention_interval;
             self.run_reclaim(guards);
         }
@@ -47,6 +47,11 @@ impl Volume {
             self.note_failure(&error, 0);
         }
         self.take_events()
+    }
+
+    /// Whether a tick at `now` deletes records: only then its guards matter.
+    pub fn reclaims_at(&self, now: Duration) -> bool {
+        self.reclaim_wanted.is_some() || now >= self.time.retention_at
     }
 
     fn finish_deletions(&mut self) {
