@@ -33,8 +33,8 @@ pub(super) async fn disk_full(run: &mut Run) -> anyhow::Result<()> {
     // Leaders still move: one storage node is killed.
     let spu = run.a_leader()?;
     let led = run.led_by(TOPIC, spu);
-    run.cluster.spu(spu).kill();
     let killed = run.now();
+    run.cluster.spu(spu).kill();
     let moved = run.until(Duration::from_secs(20), |run| {
         led.iter().all(|index| run.first_ack(killed, |ack| ack.partition == *index && ack.spu != spu).is_some())
     });

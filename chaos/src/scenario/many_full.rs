@@ -89,6 +89,15 @@ pub(super) async fn many_waiting(run: &mut Run) -> anyhow::Result<()> {
         .map(|load| load.with_log(|log| log.refused.iter().filter(|(at, _, _)| *at >= waiting).count()))
         .map(|count| u64::try_from(count).unwrap_or(u64::MAX))
         .sum();
+    let mut reasons: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
+    for load in &run.loads {
+        load.with_log(|log| {
+            for (_, _, reason) in log.refused.iter().filter(|(at, _, _)| *at >= waiting) {
+                *reasons.entry(plimsoll_proto::status::reason_name(*reason).to_owned()).or_default() += 1;
+            }
+        });
+    }
+    run.say(&format!("{refused} refusals of {PRODUCERS} waiting producers in {WAIT_S} s: {reasons:?}"));
     // Per producer and for each of the three partitions it waits for.
     run.figure("refused_per_100_waits_s", Some(refused * 100 / (PRODUCERS * 3 * WAIT_S)), Some(20));
     let removed = run.now();

@@ -1,7 +1,7 @@
 //! One scenario under way: its cluster, its workloads, its figures; and how every one of them ends.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -44,7 +44,7 @@ pub struct Run {
     pub(super) loads: Vec<Load>,
     readers: Vec<Reader>,
     topics: Vec<String>,
-    logs: Vec<LogTail>,
+    logs: Mutex<Vec<LogTail>>,
     episodes: Vec<(u32, Duration, Duration)>,
     outcome: Outcome,
     screen: Screen,
@@ -64,7 +64,7 @@ impl Run {
             loads: Vec::new(),
             readers: Vec::new(),
             topics: Vec::new(),
-            logs,
+            logs: Mutex::new(logs),
             episodes: Vec::new(),
             outcome: Outcome::new(name),
             screen: show.screen.again(),
@@ -84,7 +84,9 @@ impl Run {
     }
 
     pub(super) async fn pause(&self, seconds: f64) {
+        self.poll_logs();
         self.host.clock.sleep(Duration::from_secs_f64(seconds)).await;
+        self.poll_logs();
     }
 
     /// Notes a figure; a bar that is missed fails the run.
@@ -135,7 +137,9 @@ impl Run {
     /// A consumer that goes on until the end.
     pub(super) fn reader(&mut self, topic: &str, pause: Option<Duration>) -> anyhow::Result<()> {
         let id = u64::try_from(self.readers.len())? + 1;
-        self.readers.push(Reader::start(&self.host, &self.client, &self.evidence, topic, id, pause)?);
+        // What is read of other topics is nobody's to judge.
+        let evidence = if topic == TOPIC { Arc::clone(&self.evidence) } else { Arc::default() };
+        self.readers.push(Reader::start(&self.host, &self.client, &evidence, topic, id, pause)?);
         Ok(())
     }
 
@@ -207,6 +211,7 @@ impl Run {
         let deadline = self.now() + limit;
         loop {
             let now = self.now();
+            self.poll_logs();
             if condition(self) {
                 return Some(now);
             }
@@ -313,10 +318,8 @@ impl Run {
     pub(super) async fn end_oscillation(&mut self, spu: u32, from: Duration) -> anyhow::Result<()> {
         self.end_episode(spu, from).await?;
         self.episodes.pop();
-        let at = usize::try_from(spu).unwrap_or(0).saturating_sub(1);
-        let to = self.now();
-        let lines = self.logs.get(at).map_or(0, |log| log.between(from, to).count());
-        self.figure("log_lines", u64::try_from(lines).ok(), Some(20));
+        let lines = self.log_lines(spu, from, self.now());
+        self.figure("log_lines", Some(lines), Some(20));
         Ok(())
     }
 
@@ -335,11 +338,19 @@ impl Run {
         }
     }
 
-    pub(super) fn poll_logs(&mut self) {
+    /// Takes in what the nodes have logged; the more often, the better is known when.
+    pub(super) fn poll_logs(&self) {
         let now = self.now();
-        for log in &mut self.logs {
+        for log in self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             log.poll(now);
         }
+    }
+
+    fn log_lines(&self, spu: u32, from: Duration, to: Duration) -> u64 {
+        let at = usize::try_from(spu).unwrap_or(0).saturating_sub(1);
+        let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = logs.get(at).map_or(0, |log| log.between(from, to).count());
+        u64::try_from(lines).unwrap_or(u64::MAX)
     }
 
     // The end.
@@ -387,13 +398,9 @@ impl Run {
 
     fn count_log_lines(&mut self) {
         const BAR: u64 = 10;
-        let mut most = 0;
-        for (spu, from, to) in &self.episodes {
-            let at = usize::try_from(*spu).unwrap_or(0).saturating_sub(1);
-            let lines = self.logs.get(at).map_or(0, |log| log.between(*from, *to).count());
-            most = most.max(u64::try_from(lines).unwrap_or(u64::MAX));
-        }
-        self.figure("log_lines", Some(most), Some(BAR));
+        let lines = self.episodes.iter().map(|(spu, from, to)| self.log_lines(*spu, *from, *to));
+        let most = lines.max();
+        self.figure("log_lines", most, Some(BAR));
     }
 
     fn keep_logs(&self) {

@@ -38,8 +38,16 @@ pub(super) async fn oscillation(run: &mut Run) -> anyhow::Result<()> {
 
 pub(super) async fn large_batches(run: &mut Run) -> anyhow::Result<()> {
     run.plain_topic("spare", TopicConfig { partitions: 1, ..TopicConfig::default() }).await?;
-    run.write("spare", 30 << 20).await?;
+    run.write("spare", 16 << 20).await?;
     run.flowing(3, 300, 512).await?;
+    // Room is left for a while only; what the producers hold when they stop must fit when it is given back.
+    let mut fillers = Vec::new();
+    for spu in 1..=3 {
+        let disk = run.cluster.disk(spu).clone();
+        let mut filler = Filler::create(&disk)?;
+        filler.take(48 << 20)?;
+        fillers.push(filler);
+    }
     let from = run.now();
     run.load(TOPIC, 10, 900 << 10).await?;
     let refused = run.until(Duration::from_secs(60), |run| run.first_refusal(from).is_some()).await;
@@ -56,6 +64,7 @@ pub(super) async fn large_batches(run: &mut Run) -> anyhow::Result<()> {
     let deleted = run.now();
     let again = run.until(Duration::from_secs(20), |run| run.first_ack(deleted, |_| true).is_some()).await;
     run.figure("recover_ms", again.map(|at| millis(at.saturating_sub(deleted))), Some(2_000));
+    drop(fillers);
     Ok(())
 }
 
