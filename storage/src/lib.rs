@@ -3,6 +3,8 @@
 //! What it does not do: no network, no cluster, no async, no clock (time is an argument).
 
 pub mod fs;
+#[cfg(any(test, feature = "memory-disk"))]
+pub mod fuzz;
 pub mod log;
 mod recovery;
 mod segment;

@@ -255,6 +255,12 @@ impl PartitionLog {
         Ok(())
     }
 
+    /// Makes these producers, or all when none is named, ones of which nobody can tell what they wrote.
+    pub(crate) fn forget_producers(&mut self, ids: &[ProducerId]) {
+        self.producers.distrust(ids);
+        self.changed = true;
+    }
+
     /// Writes down that the log is being deleted, so that a crash from here on is completed by the next open.
     /// Needs no space.
     pub(crate) fn mark_deleted(&mut self, env: &mut Env<'_>) -> Result<(), DiskError> {

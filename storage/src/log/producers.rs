@@ -162,6 +162,15 @@ impl Producers {
         lost
     }
 
+    /// Drops what is known of these producers, or of all when none is named: it is older than what they wrote.
+    pub(crate) fn distrust(&mut self, ids: &[ProducerId]) {
+        let gone = if ids.is_empty() { self.known.keys().copied().collect() } else { ids.to_vec() };
+        for id in &gone {
+            self.known.remove(id);
+        }
+        self.forget(&gone);
+    }
+
     /// Producers that were lost and not found again in a log whose head is trimmed may have written there:
     /// nobody can tell any more.
     pub(crate) fn forget(&mut self, lost: &[ProducerId]) {

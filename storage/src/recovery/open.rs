@@ -101,6 +101,7 @@ fn log_bases(entries: &[DirEntry]) -> Vec<Offset> {
 struct Opening {
     dir: String,
     known: Option<Checkpoint>,
+    page_cache_lost: bool,
     trusted_end: Offset,
     /// What the checkpoint says of producers reaches up to here.
     known_end: Offset,
@@ -145,6 +146,7 @@ impl Opening {
         }
         Self {
             dir,
+            page_cache_lost,
             trusted_end,
             known_end,
             log_start: known.as_ref().map_or(Offset::ZERO, |c| c.log_start),
@@ -188,7 +190,9 @@ impl Opening {
             let empty = env.disk.open(&self.log_path(base), OpenMode::Read)?.is_empty()?;
             let last = i + 1 == bases.len();
             let continues = match kept.last() {
-                None => last,
+                // The first one that lost what was never synced is where the log ends now: without it the log
+                // would seem to start behind it, as if trimmed.
+                None => last || (self.page_cache_lost && bases[i + 1] > self.log_start),
                 Some(&before) => {
                     last && self.seal_of(env, before).is_some_and(|seal| seal.end_offset == base)
                 }
@@ -315,9 +319,10 @@ impl Opening {
         let (epochs, producers) = (&mut self.epochs, &mut self.producers);
         let scanned = scan_segment(file, base, &index, trusted_end, &mut |header, trust| {
             max_timestamp_ms = max_timestamp_ms.max(header.max_timestamp_ms);
-            if trust == Trust::Verified && header.base_offset >= known_end {
+            // A batch may straddle the known end: what the checkpoint said of it was dropped above.
+            if trust == Trust::Verified && header.end_offset() > known_end {
                 if let Some(epoch) = header.leader_epoch {
-                    epochs.note(epoch, header.base_offset);
+                    epochs.wrote(epoch, header.base_offset);
                 }
                 producers.record(header);
             }
@@ -335,7 +340,8 @@ impl Opening {
         let first = self.sealed.front().map_or(active.base_offset, |s| s.base_offset);
         let log_start = self.log_start.max(first);
         let mut must_roll = self.must_roll;
-        if active.end_offset < log_start {
+        let has_gap = active.end_offset < log_start;
+        if has_gap {
             // The log was about to restart there: the next trim does the rest.
             active.end_offset = log_start;
             must_roll = true;
@@ -359,7 +365,14 @@ impl Opening {
             checkpoint,
             must_roll,
         });
-        if self.rebuild {
+        if self.rebuild && has_gap {
+            // Batches between the end of the file and the log start are gone, and what is left of their producers
+            // in the file is older.
+            if self.lost.is_empty() {
+                log.rebuild_producers(env, &[])?;
+            }
+            log.forget_producers(&self.lost);
+        } else if self.rebuild {
             log.rebuild_producers(env, &self.lost)?;
         }
         Ok(Opened { log, cut_bytes: self.cut_bytes, damaged: self.damaged, unknown_entries: 0 })

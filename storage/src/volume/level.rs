@@ -1,12 +1,14 @@
 //! The level of a volume: what feeds it and what it makes the volume do.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_proto::disk::WriteClass;
 
+use super::sampler::{Measured, SpaceSampler};
 use super::{Volume, VolumeEvent, VolumeFacts};
-use crate::fs::DiskError;
+use crate::fs::{DiskError, SharedDisk};
 use crate::space::level::Command;
 use crate::space::{
     Demand, LevelCause, LevelView, Marks, Observation, OwnUse, RunningReclaim, Verdict, Want, admit, canary,
@@ -16,11 +18,43 @@ impl Volume {
     /// Takes what came of sampling the disk's space, which the owner does on a lane of its own; `now` is the
     /// moment of the answer. A canary, if one is due, runs in here and blocks for one small sync.
     pub fn observe(&mut self, observation: Observation, now: Duration) -> Vec<VolumeEvent> {
+        let committed = self.ledger.committed_total();
+        let own = self.own_use();
+        self.take_over(observation, own, committed, now)
+    }
+
+    /// As [`Volume::observe`], for a sample that was taken on another thread while this volume went on writing. One
+    /// that is older than what the volume has looked at itself since is dropped.
+    pub fn observe_measured(&mut self, measured: Measured, now: Duration) -> Vec<VolumeEvent> {
+        let observation = match measured.result {
+            Ok(_) if measured.committed_before < self.committed_at_sample => return self.take_events(),
+            Ok(sample) => Observation::Sample(sample),
+            Err(error) => Observation::Failed(error),
+        };
+        let own = self.own_use();
+        // Preallocated since: no longer available in the sample, or still so; given back since: available in it.
+        let preallocated_unused = own.preallocated_unused.min(measured.preallocated_before);
+        let own = OwnUse { preallocated_unused, written_total: measured.committed_before, ..own };
+        self.take_over(observation, own, measured.committed_before, now)
+    }
+
+    /// Takes the samples for [`Volume::observe_measured`]; may be used on any thread.
+    pub fn sampler(&self) -> SpaceSampler {
+        SpaceSampler::new(SharedDisk::clone(&self.disk), Arc::clone(&self.meter))
+    }
+
+    fn take_over(
+        &mut self,
+        observation: Observation,
+        own: OwnUse,
+        committed_before: u64,
+        now: Duration,
+    ) -> Vec<VolumeEvent> {
         self.time.now = now;
         let sampled = matches!(observation, Observation::Sample(_));
-        let own = self.own_use();
         let commands = self.sensor.observe(observation, own, now);
         if sampled {
+            self.committed_at_sample = committed_before;
             self.refresh_ledger();
         }
         self.obey(commands);
@@ -102,7 +136,7 @@ impl Volume {
 
     pub(super) fn refresh_ledger(&mut self) {
         let view = self.sensor.view();
-        let committed = self.ledger.committed_total();
+        let committed = self.committed_at_sample;
         self.ledger.observe(view.facts.free_bytes, view.capacity_bytes, view.facts.scarce, committed);
     }
 

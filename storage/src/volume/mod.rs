@@ -11,11 +11,13 @@ mod level;
 mod open;
 mod reclaim;
 mod report;
+mod sampler;
 mod settings;
 mod upkeep;
 mod write;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +29,7 @@ pub use open::LOCK_FILE;
 pub use report::{
     DamagedRange, OpenError, OpenReport, ReplicaGuard, ReplicaGuards, TailCut, VolumeEvent, VolumeFacts,
 };
+pub use sampler::{Measured, SpaceSampler};
 pub use settings::VolumeSettings;
 
 use crate::fs::{DiskError, LockGuard, SharedDisk};
@@ -53,6 +56,9 @@ pub struct Volume {
     ledger: SpaceLedger,
     reserve: PhysicalReserve,
     accounts: Accounts,
+    /// [`SpaceLedger::committed_total`] from before the last sample was asked for.
+    committed_at_sample: u64,
+    meter: Arc<sampler::Meter>,
     running_reclaim: RunningReclaim,
     reclaim_wanted: Option<crate::space::Want>,
     unclassified: bool,
@@ -253,6 +259,7 @@ impl Volume {
         self.accounts.used_bytes = (self.accounts.used_bytes + after.0).saturating_sub(before.0);
         self.accounts.preallocated_bytes =
             (self.accounts.preallocated_bytes + after.1).saturating_sub(before.1);
+        self.meter.set(self.ledger.committed_total(), self.accounts.preallocated_bytes);
         Some(result)
     }
 

@@ -1,6 +1,7 @@
 //! Opening a volume: lock, identity, logs, space. Needs no space when the directory was opened before.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_proto::ids::PartitionId;
@@ -92,6 +93,8 @@ impl Volume {
             sensor,
             reserve,
             accounts,
+            committed_at_sample: 0,
+            meter: Arc::default(),
             running_reclaim: RunningReclaim::default(),
             reclaim_wanted: None,
             unclassified: false,
@@ -105,6 +108,10 @@ impl Volume {
             volume.insert(partition, log, false);
         }
         volume.refresh_ledger();
+        for (_, error) in &report.failed {
+            // A device that fails to read is failed from the start; what can be read of it is served.
+            volume.note_failure(error, 0);
+        }
         if rewritten {
             volume.note_run();
         }

@@ -76,6 +76,7 @@ impl Volume {
         if let Ok(sample) = self.disk.space() {
             let own = self.own_use();
             let commands = self.sensor.observe(Observation::Sample(sample), own, self.time.now);
+            self.committed_at_sample = self.ledger.committed_total();
             self.refresh_ledger();
             self.obey(commands);
         }

@@ -189,6 +189,7 @@ impl Volume {
             Some(Ok(appended)) => {
                 self.ledger.commit(reservation, bytes);
                 self.accounts.written_total += bytes;
+                self.meter.set(self.ledger.committed_total(), self.accounts.preallocated_bytes);
                 self.note_success();
                 let now = self.time.now;
                 if let Some(entry) = self.logs.get_mut(partition) {

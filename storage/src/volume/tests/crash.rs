@@ -99,7 +99,7 @@ fn a_killed_process_loses_nothing_acknowledged() {
     for call in 1..=calls {
         run(Some(call), None);
     }
-    println!("crash by kill: cases={calls}");
+    println!("CASES crash kill cases={calls}");
 }
 
 #[test]
@@ -108,16 +108,17 @@ fn a_power_loss_loses_nothing_synced() {
     for call in 1..=calls {
         run(Some(call), Some(PowerLoss::LosesAllUnsynced));
     }
-    println!("crash by power loss: cases={calls}");
+    println!("CASES crash power-loss cases={calls}");
 }
 
 #[test]
 fn a_power_loss_that_tears_loses_nothing_synced() {
     let calls = run(None, Some(PowerLoss::Tears { seed: 1 }));
+    let seeds = if in_full() { 20 } else { 2 };
     for call in 1..=calls {
-        for seed in 0..2 {
+        for seed in 0..seeds {
             run(Some(call), Some(PowerLoss::Tears { seed: call * 31 + seed }));
         }
     }
-    println!("crash by torn power loss: cases={}", calls * 2);
+    println!("CASES crash torn cases={}", calls * seeds);
 }

@@ -175,3 +175,13 @@ pub(super) fn trimmed(result: Result<Bytes, ReadError>) -> Option<Offset> {
         _ => None,
     }
 }
+
+/// Whether `scripts/prove` asked for all repetitions.
+pub(super) fn in_full() -> bool {
+    std::env::var_os("PLIMSOLL_PROVE_FULL").is_some()
+}
+
+/// The seed to replay, when one was given.
+pub(super) fn seed() -> Option<u64> {
+    std::env::var("PLIMSOLL_SEED").ok()?.parse().ok()
+}

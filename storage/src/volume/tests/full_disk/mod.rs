@@ -4,26 +4,32 @@
 //! is back the same handles accept writes; a failed device is Failed and says so; and a new process finds the
 //! same.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_proto::disk::DiskLevel;
 
 use super::world::*;
+use crate::fs::classify::Operation;
 use crate::fs::faulty::{Fault, FaultKind, Faults, FaultyDisk, Then};
 use crate::fs::memory::{MemoryDisk, MemoryDiskSettings};
 use crate::fs::{Disk, SharedDisk};
-use crate::log::{AppendError, LogSettings};
+use crate::log::AppendError;
 use crate::space::Observation;
 use crate::volume::{ReplicaGuards, Volume};
 
-const KINDS: [FaultKind; 9] = [
+mod scenarios;
+mod start;
+
+const KINDS: [FaultKind; 10] = [
     FaultKind::NoSpace,
     FaultKind::Quota,
     FaultKind::FileTooBig,
     FaultKind::ShortWrite,
     FaultKind::WriteIo,
     FaultKind::SyncIo,
+    FaultKind::ReadIo,
     FaultKind::ReadOnlyFilesystem,
     FaultKind::OutOfHandles,
     FaultKind::Unclassified,
@@ -60,12 +66,69 @@ impl Bench {
     }
 }
 
+/// What a scenario does before its calls are counted.
+type Prepare = fn(&mut Volume, &mut Promises);
+
+fn nothing(_: &mut Volume, _: &mut Promises) {}
+
+/// Which calls were made, and which of them failed at least once: operation and kind of file.
+#[derive(Default)]
+struct Sites {
+    /// When nothing fails.
+    regular: BTreeSet<String>,
+    /// Those, and the ones that are only met after a fault.
+    seen: BTreeSet<String>,
+    struck: BTreeSet<String>,
+}
+
+impl Sites {
+    fn see(&mut self, faults: &Faults) {
+        self.regular.extend(faults.trace().iter().map(site));
+    }
+
+    fn strike(&mut self, faults: &Faults) {
+        let trace = faults.trace();
+        self.seen.extend(trace.iter().map(site));
+        for (call, _) in faults.fired() {
+            let at = usize::try_from(call - 1).unwrap();
+            self.struck.insert(site(&trace[at]));
+        }
+    }
+
+    /// What `scripts/prove` adds up.
+    fn tell(&self, name: &str, calls: u64, cases: u64) {
+        println!("CASES full-disk {name} calls={calls} cases={cases}");
+        for site in &self.seen {
+            let struck = if self.struck.contains(site) { "struck" } else { "missed" };
+            println!("SITE full-disk {struck} {site}");
+        }
+        let missed: Vec<_> = self.regular.difference(&self.struck).collect();
+        assert!(missed.is_empty(), "{name}: every call is also made to fail, but for {missed:?}");
+    }
+}
+
+fn site((operation, path): &(Operation, String)) -> String {
+    let file = path.rsplit('/').next().unwrap_or_default();
+    let kind = match file.rsplit_once('.') {
+        Some((_, extension)) => format!(".{extension}"),
+        None if file.starts_with("spare-") => "spare".to_owned(),
+        None if path.contains('/') && !matches!(file, "checkpoint") => "partition".to_owned(),
+        None if file.is_empty() => "root".to_owned(),
+        None => file.to_owned(),
+    };
+    format!("{} {kind}", operation.name())
+}
+
 /// Runs `step` once for every call and kind; returns the number of cases in which a fault struck.
-fn prove(name: &str, step: Step) -> u64 {
+fn prove(name: &str, prepare: Prepare, step: Step) -> u64 {
+    let mut sites = Sites::default();
     let calls = {
         let (mut bench, mut volume) = Bench::new();
+        prepare(&mut volume, &mut bench.promises);
         bench.faults.reset();
         step(&mut volume, &mut bench.promises);
+        sites.see(&bench.faults);
+        bench.promises.check(&mut volume, name);
         bench.faults.calls()
     };
     assert!(calls > 0, "{name} goes through the door");
@@ -73,19 +136,21 @@ fn prove(name: &str, step: Step) -> u64 {
     for kind in KINDS {
         for then in [Then::Works, Then::StaysSo] {
             for call in 1..=calls {
-                cases += u64::from(one(name, step, Fault { kind, call, then }));
+                cases += u64::from(one(name, prepare, step, Fault { kind, call, then }, &mut sites));
             }
         }
     }
-    println!("full-disk {name}: calls={calls} cases={cases}");
+    sites.tell(name, calls, cases);
     cases
 }
 
-fn one(name: &str, step: Step, fault: Fault) -> bool {
+fn one(name: &str, prepare: Prepare, step: Step, fault: Fault, sites: &mut Sites) -> bool {
     let what = format!("{name} {fault:?}");
     let (mut bench, mut volume) = Bench::new();
+    prepare(&mut volume, &mut bench.promises);
     bench.faults.arm(fault);
     step(&mut volume, &mut bench.promises);
+    sites.strike(&bench.faults);
     let fired = !bench.faults.fired().is_empty();
     bench.faults.disarm();
     if !fired {
@@ -122,93 +187,5 @@ fn accepts_again(volume: &mut Volume, bench: &mut Bench, what: &str) {
     for partition in volume.partitions() {
         let again = bench.promises.produce(volume, &partition, 1000, at);
         assert!(again.is_ok(), "{what}: {again:?} at {:?}", volume.level());
-    }
-}
-
-#[test]
-fn produce_and_roll() {
-    let cases = prove("produce", |volume, promises| {
-        for i in 0..70 {
-            let _ = promises.produce(volume, &partition(0), 1000, ms(3000 + i));
-        }
-    });
-    assert!(cases > 500, "{cases}");
-}
-
-#[test]
-fn checkpoint_sync_and_retention() {
-    prove("upkeep", |volume, promises| {
-        let settings = LogSettings { retention_bytes_max: Some(0), ..small_segments() };
-        volume.configure(&partition(1), settings);
-        volume.set_high_watermark(&partition(1), offset(70));
-        for step in 0..3 {
-            let _ = promises.produce(volume, &partition(0), 1000, ms(20_000));
-            let _ = volume.sync(&partition(0));
-            volume.tick(ms(20_000 * (step + 1)), WALL_MS + 20_000 * (step + 1), &ReplicaGuards::new());
-        }
-    });
-}
-
-#[test]
-fn trim_and_restart() {
-    prove("trim", |volume, _| {
-        let _ = volume.trim_head(&partition(0), offset(66));
-        let _ = volume.trim_head(&partition(0), offset(70));
-        let _ = volume.trim_head(&partition(1), offset(500));
-    });
-}
-
-#[test]
-fn truncate() {
-    prove("truncate", |volume, promises| {
-        for to in [68, 30] {
-            // A cut that failed may have been made in part: what lay behind it promises nothing.
-            match volume.truncate_tail(&partition(0), offset(to)) {
-                Ok(()) => promises.cut(&partition(0), to),
-                Err(_) => promises.forget(&partition(0), to),
-            }
-        }
-        let _ = promises.produce(volume, &partition(0), 1000, ms(3000));
-    });
-}
-
-#[test]
-fn create_and_delete() {
-    prove("delete", |volume, promises| {
-        // A deletion that was asked for promises nothing of the partition any more.
-        promises.acked.remove(&partition(1));
-        let _ = volume.delete_partition(&partition(1));
-        if volume.create_partition(partition(2), small_segments(), ms(3000)).is_ok() {
-            let _ = promises.produce(volume, &partition(2), 1000, ms(3000));
-        }
-    });
-}
-
-#[test]
-fn start_after_a_crash_and_close() {
-    let run = |fault: Option<Fault>| {
-        let (bench, volume) = Bench::new();
-        drop(volume);
-        match fault {
-            Some(fault) => bench.faults.arm(fault),
-            None => bench.faults.reset(),
-        }
-        let opened = Volume::open(Arc::clone(&bench.disk), settings(), ms(50_000), WALL_MS);
-        let closed =
-            opened.is_ok_and(|(volume, report)| report.failed.is_empty() && volume.close(WALL_MS).is_ok());
-        let calls = bench.faults.calls();
-        bench.faults.disarm();
-        assert_eq!(bench.memory.open_handles(), 0, "{fault:?}");
-        let (mut volume, report) = open(Arc::clone(&bench.disk), ms(60_000));
-        assert!(!closed || report.clean, "{fault:?}");
-        assert!(report.damaged.is_empty() && report.failed.is_empty(), "{fault:?}: {report:?}");
-        bench.promises.check(&mut volume, &format!("start {fault:?}"));
-        calls
-    };
-    let calls = run(None);
-    for kind in KINDS.into_iter().chain([FaultKind::ReadIo]) {
-        for call in 1..=calls {
-            run(Some(Fault { kind, call, then: Then::Works }));
-        }
     }
 }
