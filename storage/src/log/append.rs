@@ -75,7 +75,8 @@ impl PartitionLog {
         headers: &[BatchHeader],
     ) -> Result<Appended, AppendFailure> {
         let mut next = self.log_end();
-        let mut epoch = self.epochs.last();
+        // An own epoch without a record does not stand against what the leader of today has.
+        let mut epoch = self.epochs.last_below(next);
         for header in headers {
             if header.base_offset != next {
                 let found = header.base_offset;
@@ -129,7 +130,7 @@ impl PartitionLog {
         })?;
         for header in headers {
             if let Some(epoch) = header.leader_epoch {
-                self.epochs.note(epoch, header.base_offset);
+                self.epochs.wrote(epoch, header.base_offset);
             }
             self.producers.record(header);
             self.active.advance(header, segment_bytes, wall_ms);

@@ -25,8 +25,21 @@ impl Epochs {
         self.starts.last().map(|s| s.0)
     }
 
-    /// Notes that `epoch` writes from `start` on. An epoch that never wrote anything is replaced; one that is
-    /// not newer than the last changes nothing.
+    /// The epoch of the last record below `end`: one that starts there has not written yet.
+    pub(crate) fn last_below(&self, end: Offset) -> Option<LeaderEpoch> {
+        self.starts.iter().rev().find(|s| s.1 < end).map(|s| s.0)
+    }
+
+    /// Notes that a record of `epoch` lies at `start`. Newer epochs that were to start there or later never wrote:
+    /// their leader was replaced by one that goes on with older records.
+    pub(crate) fn wrote(&mut self, epoch: LeaderEpoch, start: Offset) {
+        while self.starts.last().is_some_and(|last| last.0 > epoch && last.1 >= start) {
+            self.starts.pop();
+        }
+        self.note(epoch, start);
+    }
+
+    /// Notes that `epoch` writes from `start` on; one that is not newer than the last changes nothing.
     pub(crate) fn note(&mut self, epoch: LeaderEpoch, start: Offset) {
         if self.last().is_some_and(|last| epoch <= last) {
             return;
@@ -77,6 +90,20 @@ mod tests {
 
     fn o(n: u64) -> Offset {
         Offset::new(n).unwrap()
+    }
+
+    #[test]
+    fn an_epoch_that_never_wrote_gives_way_to_older_records() {
+        let mut epochs = Epochs::default();
+        epochs.note(LeaderEpoch(1), o(0));
+        epochs.note(LeaderEpoch(3), o(318));
+        assert_eq!(epochs.last_below(o(318)), Some(LeaderEpoch(1)));
+        assert_eq!(epochs.last_below(o(319)), Some(LeaderEpoch(3)));
+        epochs.wrote(LeaderEpoch(1), o(318));
+        assert_eq!(epochs.starts(), [(LeaderEpoch(1), o(0))]);
+        epochs.wrote(LeaderEpoch(4), o(324));
+        epochs.wrote(LeaderEpoch(4), o(330));
+        assert_eq!(epochs.starts(), [(LeaderEpoch(1), o(0)), (LeaderEpoch(4), o(324))]);
     }
 
     #[test]

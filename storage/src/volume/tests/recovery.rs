@@ -210,3 +210,52 @@ proptest! {
         let _ = open(shared(&disk), NOW);
     }
 }
+
+/// Found by the simulation (seed 2012): the first segment came back empty, the next one did not, and the log seemed
+/// to have been trimmed up to there.
+#[test]
+fn a_power_loss_never_moves_the_log_start() {
+    for seed in 0..200 {
+        let disk = MemoryDisk::new(MemoryDiskSettings::plain(64 << 20));
+        let (mut volume, _) = open(shared(&disk), NOW);
+        volume.create_partition(partition(0), small_segments(), NOW).unwrap();
+        let mut promises = Promises::default();
+        for _ in 0..200 {
+            promises.produce(&mut volume, &partition(0), 1000, NOW).unwrap();
+        }
+        drop(volume);
+        disk.power_loss(PowerLoss::Tears { seed });
+        let (volume, report) = open(shared(&disk), NOW);
+        assert!(report.damaged.is_empty(), "seed {seed}: {report:?}");
+        if let Some(log) = volume.log(&partition(0)) {
+            assert_eq!(log.log_start, offset(0), "seed {seed}");
+        }
+    }
+}
+
+/// Found by the simulation (seed 1014): a leader that never wrote in its epoch follows again, and its new leader
+/// goes on with records of an older epoch.
+#[test]
+fn an_epoch_without_a_record_does_not_stop_a_follower() {
+    let leads = MemoryDisk::new(MemoryDiskSettings::plain(64 << 20));
+    let (mut leader, _) = open(shared(&leads), NOW);
+    leader.create_partition(partition(0), small_segments(), NOW).unwrap();
+    let mut promises = Promises::default();
+    for _ in 0..2 {
+        promises.produce(&mut leader, &partition(0), 100, NOW).unwrap();
+    }
+    let first = leader.read(&partition(0), offset(0), offset(1), 1).unwrap();
+    let second = leader.read(&partition(0), offset(1), offset(2), 1).unwrap();
+
+    let follows = MemoryDisk::new(MemoryDiskSettings::plain(64 << 20));
+    let (mut follower, _) = open(shared(&follows), NOW);
+    follower.create_partition(partition(0), small_segments(), NOW).unwrap();
+    follower.append_as_follower(&partition(0), first, NOW, WALL_MS).unwrap();
+    follower.note_epoch(&partition(0), LeaderEpoch(3), offset(1)).unwrap();
+    follower.append_as_follower(&partition(0), second, NOW, WALL_MS).unwrap();
+    let ends = Some((LeaderEpoch(1), offset(2)));
+    assert_eq!(follower.epoch_end(&partition(0), LeaderEpoch(1)), ends);
+    drop(follower);
+    let (follower, _) = open(shared(&follows), NOW);
+    assert_eq!(follower.epoch_end(&partition(0), LeaderEpoch(1)), ends);
+}
