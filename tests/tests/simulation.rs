@@ -25,10 +25,25 @@ fn one_seed_twice_is_the_same_run() {
     assert_eq!(first, second);
 }
 
+/// Seeds that found something. Each comment says what it was.
+#[test]
+fn seeds_that_failed_once() {
+    for seed in [
+        // A leader that never wrote in its epoch refused, as a follower again, the older records of its new leader
+        // (STALE_LEADER_EPOCH inside): it never came back in sync.
+        1014,
+        // A power loss left the first segment empty and the second not: the log seemed trimmed up to the second,
+        // the copy became in sync, and as a leader would have trimmed the others.
+        2012,
+    ] {
+        whole(seed);
+    }
+}
+
 /// A few that are always the same, with fresh ones beside them: see [`fresh`].
 #[test]
 fn fixed_seeds_lose_nothing() {
-    for seed in 2..8 {
+    for seed in 2..6 {
         whole(seed);
     }
 }
