@@ -319,7 +319,8 @@ impl Opening {
         let (epochs, producers) = (&mut self.epochs, &mut self.producers);
         let scanned = scan_segment(file, base, &index, trusted_end, &mut |header, trust| {
             max_timestamp_ms = max_timestamp_ms.max(header.max_timestamp_ms);
-            if trust == Trust::Verified && header.base_offset >= known_end {
+            // A batch may straddle the known end: what the checkpoint said of it was dropped above.
+            if trust == Trust::Verified && header.end_offset() > known_end {
                 if let Some(epoch) = header.leader_epoch {
                     epochs.wrote(epoch, header.base_offset);
                 }
@@ -339,7 +340,8 @@ impl Opening {
         let first = self.sealed.front().map_or(active.base_offset, |s| s.base_offset);
         let log_start = self.log_start.max(first);
         let mut must_roll = self.must_roll;
-        if active.end_offset < log_start {
+        let has_gap = active.end_offset < log_start;
+        if has_gap {
             // The log was about to restart there: the next trim does the rest.
             active.end_offset = log_start;
             must_roll = true;
@@ -363,7 +365,14 @@ impl Opening {
             checkpoint,
             must_roll,
         });
-        if self.rebuild {
+        if self.rebuild && has_gap {
+            // Batches between the end of the file and the log start are gone, and what is left of their producers
+            // in the file is older.
+            if self.lost.is_empty() {
+                log.rebuild_producers(env, &[])?;
+            }
+            log.forget_producers(&self.lost);
+        } else if self.rebuild {
             log.rebuild_producers(env, &self.lost)?;
         }
         Ok(Opened { log, cut_bytes: self.cut_bytes, damaged: self.damaged, unknown_entries: 0 })
