@@ -80,7 +80,8 @@ impl Cluster {
             let name = format!("spu-{id}");
             let mut disks = Vec::new();
             for (number, spec) in (1u32..).zip(specs) {
-                let name = if specs.len() == 1 { format!("disk-{id}") } else { format!("disk-{id}-{number}") };
+                let name =
+                    if specs.len() == 1 { format!("disk-{id}") } else { format!("disk-{id}-{number}") };
                 disks.push(rig.volume(&name, *spec)?);
             }
             let data: Vec<&Path> = disks.iter().map(Disk::data).collect();

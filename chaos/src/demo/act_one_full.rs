@@ -7,14 +7,14 @@ use anyhow::{Context as _, bail};
 use plimsoll_client::{SpuId, StartAt};
 use tokio::sync::oneshot;
 
-use super::act_normal::SCRATCH_RECORD_BYTES;
 use super::NODES;
+use super::act_normal::SCRATCH_RECORD_BYTES;
 use super::refusal_probe::{First, RefusalProbe, in_full};
 use super::volumes::{leaderships, led_by, volume_state};
 use super::{Story, millis};
 use crate::filler::{Fill, Filler};
-use crate::rig::Space;
 use crate::plain::{self, Hammered, Target};
+use crate::rig::Space;
 use crate::screen::mib;
 
 /// Speed of the foreign writer.

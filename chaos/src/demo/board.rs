@@ -10,11 +10,11 @@ use plimsoll_host::{Host, Task};
 use plimsoll_proto::disk::DiskLevel;
 use plimsoll_proto::v1::{self, VolumeFacts};
 
-use super::audit::Audit;
 use super::NODES;
-use crate::cluster::Cluster;
+use super::audit::Audit;
 use super::evidence::Evidence;
 use super::replay::Replay;
+use crate::cluster::Cluster;
 use crate::flights::Flight;
 use crate::log_tail::LogTail;
 use crate::rig::Disk;

@@ -8,9 +8,9 @@ use anyhow::{Context as _, bail};
 use plimsoll_client::{Offset, SpuId, StartAt};
 use plimsoll_history::Payload;
 
+use super::NODES;
 use super::Story;
 use super::audit::Audit;
-use super::NODES;
 use super::volumes::led_by;
 use crate::flights::Flight;
 use crate::plain;

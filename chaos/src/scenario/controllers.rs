@@ -36,7 +36,8 @@ pub(super) async fn disk_full(run: &mut Run) -> anyhow::Result<()> {
     let killed = run.now();
     run.cluster.spu(spu).kill();
     let moved = run.until(Duration::from_secs(20), |run| {
-        led.iter().all(|index| run.first_ack(killed, |ack| ack.partition == *index && ack.spu != spu).is_some())
+        led.iter()
+            .all(|index| run.first_ack(killed, |ack| ack.partition == *index && ack.spu != spu).is_some())
     });
     let moved = moved.await.map(|at| millis(at.saturating_sub(killed)));
     run.figure("replaced_ms", moved, Some(10_000));

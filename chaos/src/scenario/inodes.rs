@@ -32,9 +32,8 @@ pub(super) async fn kill_at_zero(run: &mut Run) -> anyhow::Result<()> {
         }
     }
     run.say(&format!("{made} foreign files: no inode is left on the disk of spu {spu}"));
-    let refused = run.until(Duration::from_secs(10), |run| {
-        run.first_refusal(began).is_some() || !run.writable(spu)
-    });
+    let refused =
+        run.until(Duration::from_secs(10), |run| run.first_refusal(began).is_some() || !run.writable(spu));
     let refused = refused.await;
     run.figure("detect_ms", refused.map(|at| millis(at.saturating_sub(began))), Some(1_500));
     run.cluster.spu(spu).kill();

@@ -35,7 +35,7 @@ pub(super) async fn at_full(run: &mut Run) -> anyhow::Result<()> {
     let from = run.now();
     let disk = run.cluster.disk(spu).clone();
     let (mut filler, fill) = run.fill(&disk).await?;
-    let detect = run.detect_ms(&fill).await;
+    let detect = run.detect_ms(spu, &fill).await;
     run.figure("detect_ms", detect, Some(1_000));
     for _ in 0..2 {
         run.cluster.spu(spu).kill();
@@ -64,7 +64,9 @@ pub(super) async fn full_and_leader_killed(run: &mut Run) -> anyhow::Result<()> 
     run.until(Duration::from_secs(5), |run| run.led_by(TOPIC, full).is_empty()).await;
     let killed = (1..=3).find(|spu| *spu != full && !run.led_by(TOPIC, *spu).is_empty()).unwrap_or(1);
     run.cluster.spu(killed).kill();
-    run.say(&format!("spu {full} is full, spu {killed} is killed: one writable copy is left of min_in_sync 2"));
+    run.say(&format!(
+        "spu {full} is full, spu {killed} is killed: one writable copy is left of min_in_sync 2"
+    ));
     run.pause(8.0).await;
     let started = run.now();
     run.cluster.spu(killed).start()?;
@@ -94,7 +96,8 @@ pub(super) async fn rolling_restart(run: &mut Run) -> anyhow::Result<()> {
         let started = run.now();
         run.cluster.spu(spu).start()?;
         serves_reads(run, spu, started).await?;
-        let again = run.until(Duration::from_secs(30), |run| run.first_ack(started, |_| true).is_some()).await;
+        let again =
+            run.until(Duration::from_secs(30), |run| run.first_ack(started, |_| true).is_some()).await;
         run.expect(again.is_some(), || format!("nothing is acknowledged after the restart of spu {spu}"));
         run.pause(2.0).await;
     }
@@ -139,9 +142,9 @@ pub(super) async fn full_during_catch_up(run: &mut Run) -> anyhow::Result<()> {
     run.figure("recover_ms", recover, Some(2_000));
     let in_sync = run.until(Duration::from_secs(30), |run| {
         let image = run.client.metadata();
-        image.topic_by_name(TOPIC).is_some_and(|topic| {
-            topic.partitions.iter().all(|found| found.in_sync.contains(&spu))
-        })
+        image
+            .topic_by_name(TOPIC)
+            .is_some_and(|topic| topic.partitions.iter().all(|found| found.in_sync.contains(&spu)))
     });
     let in_sync = in_sync.await.map(|at| millis(at.saturating_sub(removed)));
     run.figure("in_sync_ms", in_sync, None);

@@ -104,9 +104,7 @@ pub(super) async fn many_waiting(run: &mut Run) -> anyhow::Result<()> {
     drop(fillers);
     writable_after(run, removed).await;
     let all = |run: &Run| {
-        run.loads.iter().all(|load| {
-            load.with_log(|log| log.acks.last().is_some_and(|ack| ack.at >= removed))
-        })
+        run.loads.iter().all(|load| load.with_log(|log| log.acks.last().is_some_and(|ack| ack.at >= removed)))
     };
     let at = run.until(Duration::from_secs(20), all).await;
     run.figure("all_flow_ms", at.map(|at| millis(at.saturating_sub(removed))), None);

@@ -91,15 +91,19 @@ pub fn all() -> Vec<Scenario> {
         scenario("rolling-restart-while-full", "each node restarts in turn while one disk is full", |run| {
             Box::pin(kills::rolling_restart(run))
         }),
-        scenario("follower-full-during-catch-up", "a node that was away fills up while it catches up", |run| {
-            Box::pin(kills::full_during_catch_up(run))
-        }),
+        scenario(
+            "follower-full-during-catch-up",
+            "a node that was away fills up while it catches up",
+            |run| Box::pin(kills::full_during_catch_up(run)),
+        ),
         scenario("oscillation-at-the-mark", "free space crosses the mark ten times a second", |run| {
             Box::pin(wear::oscillation(run))
         }),
-        scenario("batch-larger-than-what-is-left", "producers of large records fill the disks themselves", |run| {
-            Box::pin(wear::large_batches(run))
-        }),
+        scenario(
+            "batch-larger-than-what-is-left",
+            "producers of large records fill the disks themselves",
+            |run| Box::pin(wear::large_batches(run)),
+        ),
         scenario("reader-of-deleted-segments", "a slow reader is in segments that pressure deletes", |run| {
             Box::pin(wear::slow_reader(run))
         }),

@@ -15,13 +15,12 @@ pub(super) async fn leader_full(run: &mut Run) -> anyhow::Result<()> {
     let (from, before) = (run.now(), run.applied().await?);
     let disk = run.cluster.disk(spu).clone();
     let (filler, fill) = run.fill(&disk).await?;
-    let detect = run.detect_ms(&fill).await;
+    let detect = run.detect_ms(spu, &fill).await;
     run.figure("detect_ms", detect, Some(1_000));
-    let refused = run.first_refusal(from).map_or(from, |(at, _, _)| at);
+    let refused = run.first_refusal(from).map_or_else(|| run.now(), |(at, _, _)| at);
     let moved = |run: &Run| {
-        let at = |partition: &u32| {
-            run.first_ack(refused, |ack| ack.partition == *partition && ack.spu != spu)
-        };
+        let at =
+            |partition: &u32| run.first_ack(refused, |ack| ack.partition == *partition && ack.spu != spu);
         led.iter().map(at).collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max())
     };
     run.until(Duration::from_secs(15), |run| moved(run).is_some()).await;
@@ -57,23 +56,23 @@ pub(super) async fn one_of_two_volumes(run: &mut Run) -> anyhow::Result<()> {
     let partitions = image.topic_by_name(TOPIC).context("the topic")?.partitions.clone();
     let there: Vec<u32> = partitions
         .iter()
-        .filter(|found| found.replicas.iter().any(|replica| replica.spu_id == spu && replica.volume_id == volume))
+        .filter(|found| {
+            found.replicas.iter().any(|replica| replica.spu_id == spu && replica.volume_id == volume)
+        })
         .map(|found| found.index)
         .collect();
     let kept: Vec<u32> = run.led_by(TOPIC, spu).into_iter().filter(|index| !there.contains(index)).collect();
-    run.expect(!kept.is_empty(), || {
-        format!("spu {spu} leads nothing on its other disk: {partitions:?}")
-    });
+    run.expect(!kept.is_empty(), || format!("spu {spu} leads nothing on its other disk: {partitions:?}"));
     let from = run.now();
     let (filler, _) = run.fill(&disk).await?;
     run.until(Duration::from_secs(5), |run| !run.writable(spu)).await;
     run.pause(1.5).await;
     let after = run.now();
-    let refused = run.loads[0].with_log(|log| {
-        log.refused.iter().filter(|(at, by, _)| *at > after && *by == spu).count()
-    });
+    let refused = run.loads[0]
+        .with_log(|log| log.refused.iter().filter(|(at, by, _)| *at > after && *by == spu).count());
     run.until(Duration::from_secs(3), |run| {
-        kept.iter().all(|index| run.first_ack(after, |ack| ack.partition == *index && ack.spu == spu).is_some())
+        kept.iter()
+            .all(|index| run.first_ack(after, |ack| ack.partition == *index && ack.spu == spu).is_some())
     })
     .await;
     for index in &kept {

@@ -51,7 +51,12 @@ pub struct Run {
 }
 
 impl Run {
-    pub(super) async fn start(show: &Show, rig: Rig, topology: &Topology, name: &str) -> anyhow::Result<Self> {
+    pub(super) async fn start(
+        show: &Show,
+        rig: Rig,
+        topology: &Topology,
+        name: &str,
+    ) -> anyhow::Result<Self> {
         let host = show.host.clone();
         let mut cluster = Cluster::start(rig, topology)?;
         let client = cluster.connect(&host).await?;
@@ -118,7 +123,9 @@ impl Run {
             TopicConfig { replicas: 3, min_in_sync: 2, on_pressure: OnPressure::Refuse.into(), ..config };
         self.client.admin().create_topic(name, config).await.with_context(|| format!("create {name}"))?;
         let led = |image: &MetadataImage| {
-            image.topic_by_name(name).is_some_and(|topic| topic.partitions.iter().all(|found| found.leader != 0))
+            image
+                .topic_by_name(name)
+                .is_some_and(|topic| topic.partitions.iter().all(|found| found.leader != 0))
         };
         if !self.client.wait_metadata(Duration::from_secs(10), led).await {
             bail!("{name} has no leaders");
@@ -127,7 +134,12 @@ impl Run {
     }
 
     /// A producer that goes on until the end.
-    pub(super) async fn load(&mut self, topic: &str, rate_per_s: u32, record_bytes: usize) -> anyhow::Result<()> {
+    pub(super) async fn load(
+        &mut self,
+        topic: &str,
+        rate_per_s: u32,
+        record_bytes: usize,
+    ) -> anyhow::Result<()> {
         let id = u64::try_from(self.loads.len())? + 1;
         let spec = LoadSpec { topic: topic.to_owned(), id, rate_per_s, record_bytes };
         self.loads.push(Load::start(&self.host, &self.client, &self.evidence, spec).await?);
@@ -187,7 +199,8 @@ impl Run {
 
     /// First refusal at or after `from`.
     pub(super) fn first_refusal(&self, from: Duration) -> Option<(Duration, u32, Reason)> {
-        let of = |load: &Load| load.with_log(|log| log.refused.iter().find(|(at, _, _)| *at >= from).copied());
+        let of =
+            |load: &Load| load.with_log(|log| log.refused.iter().find(|(at, _, _)| *at >= from).copied());
         self.loads.iter().filter_map(of).min_by_key(|(at, _, _)| *at)
     }
 
@@ -249,7 +262,8 @@ impl Run {
     pub(super) fn writable(&self, spu: u32) -> bool {
         let image = self.client.metadata();
         image.spus.get(&SpuId(spu)).is_some_and(|info| {
-            !info.volumes.is_empty() && info.volumes.iter().all(|found| found.state() == VolumeState::Writable)
+            !info.volumes.is_empty()
+                && info.volumes.iter().all(|found| found.state() == VolumeState::Writable)
         })
     }
 
@@ -283,11 +297,14 @@ impl Run {
         Ok((filler, fill))
     }
 
-    /// Milliseconds from the fill to the first refusal, at most 10 s.
-    pub(super) async fn detect_ms(&self, fill: &Fill) -> Option<u64> {
+    /// Milliseconds from the fill of a disk of `spu` to the first refusal, at most 10 s. Where the leaders move
+    /// before anything is sent to them, nothing is refused: then until that was committed.
+    pub(super) async fn detect_ms(&self, spu: u32, fill: &Fill) -> Option<u64> {
         let began = fill.began()?;
-        self.until(Duration::from_secs(10), |run| run.first_refusal(began).is_some()).await;
-        self.first_refusal(began).map(|(at, _, _)| millis(at.saturating_sub(began)))
+        let refused = |run: &Self| run.first_refusal(began).map(|(at, _, _)| at);
+        let seen =
+            self.until(Duration::from_secs(10), |run| refused(run).is_some() || !run.writable(spu)).await;
+        refused(self).or(seen).map(|at| millis(at.saturating_sub(began)))
     }
 
     /// Milliseconds from `from` until `spu` is writable by a committed entry, at most 20 s.
@@ -427,8 +444,7 @@ impl Run {
         for topic in self.topics.clone() {
             self.hold(&topic).await.with_context(|| topic.clone())?;
         }
-        let acked: u64 =
-            self.loads.iter().filter(|load| load.spec().topic == TOPIC).map(Load::acked).sum();
+        let acked: u64 = self.loads.iter().filter(|load| load.spec().topic == TOPIC).map(Load::acked).sum();
         if self.until(LIMIT, |run| run.read() >= acked).await.is_none() {
             bail!("the consumer has read {} of {acked}: {:?}", self.read(), self.readers[0].failed());
         }
@@ -455,7 +471,8 @@ impl Run {
                         other => bail!("spu {} has not caught up to {wanted}: {other:?}", replica.spu_id),
                     }
                 };
-                let records = self.records_of(topic, partition.index, replica.spu_id, ends.high_watermark).await?;
+                let records =
+                    self.records_of(topic, partition.index, replica.spu_id, ends.high_watermark).await?;
                 let offset = |value| Offset::new(value).context("an offset");
                 self.evidence.record(Event::Held(Held {
                     spu: SpuId(replica.spu_id),
