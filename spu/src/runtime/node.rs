@@ -273,10 +273,10 @@ impl Plan {
         pulse.beat(now);
         let (samples, samples_seen) = watch::channel(None);
         let (sample_pause, pause_seen) = watch::channel(volume.next_sample_in());
-        let (host, disk) = (self.host.clone(), self.disk.clone());
+        let (host, sampler, disk) = (self.host.clone(), volume.sampler(), self.disk.clone());
         self.host
             .tasks
-            .spawn_lane("space", move || Box::pin(sample_space(host, disk, limit, samples, pause_seen)));
+            .spawn_lane("space", move || Box::pin(sample_space(host, sampler, disk, limit, samples, pause_seen)));
 
         let door = VolumeDoor {
             id: place.volume,

@@ -9,7 +9,7 @@ use plimsoll_proto::disk::{DiskCause, DiskLevel, WriteClass};
 use plimsoll_proto::v1::{self, ErrorDetail};
 use plimsoll_storage::fs::{DiskError, SharedDisk};
 use plimsoll_storage::space::{Observation, RefuseReason, Verdict};
-use plimsoll_storage::volume::{ReplicaGuard, ReplicaGuards, VolumeEvent};
+use plimsoll_storage::volume::{Measured, ReplicaGuard, ReplicaGuards, SpaceSampler, VolumeEvent};
 use tokio::sync::watch;
 
 use super::byte_limit::ByteLimit;
@@ -31,7 +31,7 @@ const REPORTS: Duration = Duration::from_millis(500);
 /// One sample of the space, and when it came.
 #[derive(Clone, Debug)]
 pub(super) struct SampleSeen {
-    pub(super) result: Result<plimsoll_storage::fs::SpaceSample, DiskError>,
+    pub(super) measured: Measured,
     /// The byte limit in force, which may have changed since the last sample.
     pub(super) byte_limit: Option<u64>,
 }
@@ -40,15 +40,16 @@ pub(super) struct SampleSeen {
 /// never answers.
 pub(super) async fn sample_space(
     host: Host,
+    sampler: SpaceSampler,
     disk: SharedDisk,
     mut limit: ByteLimit,
     samples: watch::Sender<Option<SampleSeen>>,
     pause: watch::Receiver<Duration>,
 ) {
     while !samples.is_closed() {
-        let result = disk.space();
+        let measured = sampler.sample();
         let byte_limit = limit.read(disk.as_ref());
-        samples.send_replace(Some(SampleSeen { result, byte_limit }));
+        samples.send_replace(Some(SampleSeen { measured, byte_limit }));
         let wait = *pause.borrow();
         let mut changed = pause.clone();
         tokio::select! {
@@ -72,15 +73,11 @@ impl Worker {
         let now = self.now();
         self.sampled_at = now;
         self.volume.set_byte_limit(seen.byte_limit);
-        let observation = match seen.result {
-            Ok(sample) => Observation::Sample(sample),
-            Err(error) => Observation::Failed(error),
-        };
-        self.observe(observation, now);
+        let events = self.volume.observe_measured(seen.measured, now);
+        self.observed(events);
     }
 
-    fn observe(&mut self, observation: Observation, now: Duration) {
-        let events = self.volume.observe(observation, now);
+    fn observed(&mut self, events: Vec<VolumeEvent>) {
         self.on_events(events);
         self.sample_pause.send_if_modified(|pause| {
             let next = self.volume.next_sample_in();
@@ -94,7 +91,8 @@ impl Worker {
     pub(super) fn tick_volume(&mut self, now: Duration) {
         if now.saturating_sub(self.sampled_at) > ANSWER_MAX {
             self.sampled_at = now;
-            self.observe(Observation::NoAnswer, now);
+            let events = self.volume.observe(Observation::NoAnswer, now);
+            self.observed(events);
         }
         let guards = if self.volume.reclaims_at(now) { self.guards() } else { ReplicaGuards::default() };
         let wall_ms = self.cluster_ms();
