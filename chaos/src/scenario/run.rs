@@ -324,8 +324,8 @@ impl Run {
             }
             self.pause(0.05).await;
         }
-        self.pause(0.3).await;
-        self.poll_logs();
+        // Levels crossed within a second share one line, which comes after that second.
+        self.pause(1.5).await;
         let to = self.now();
         self.episodes.push((spu, from, to));
         Ok(())
