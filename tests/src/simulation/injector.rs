@@ -60,8 +60,11 @@ impl Injector {
                 let allowed = self.may_lose(node);
                 self.kill(sim, node);
                 if allowed {
-                    let loss =
-                        if seed % 3 == 0 { PowerLoss::LosesAllUnsynced } else { PowerLoss::Tears { seed } };
+                    let loss = if seed.is_multiple_of(3) {
+                        PowerLoss::LosesAllUnsynced
+                    } else {
+                        PowerLoss::Tears { seed }
+                    };
                     self.disks[&node].power_loss(loss);
                 } else {
                     self.skipped(sim);

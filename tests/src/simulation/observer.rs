@@ -77,7 +77,7 @@ pub(super) async fn observe(
         ..TopicConfig::default()
     };
     let admin = client.admin().timeout(FORM_MAX);
-    let topic = admin.create_topic(TOPIC, config.clone()).await?;
+    let topic = admin.create_topic(TOPIC, config).await?;
     admin.create_topic(DOOMED, config).await?;
     {
         let mut told = told.borrow_mut();

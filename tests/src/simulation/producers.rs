@@ -152,10 +152,8 @@ impl Producing<'_> {
             self.answered(answered);
         }
         let at = self.host.clock.now();
-        let mut told = self.told.borrow_mut();
-        told.line(at, format!("{:?} sent {number} records", self.habit));
-        told.drained += 1;
-        drop(told);
+        self.told.borrow_mut().line(at, format!("{:?} sent {number} records", self.habit));
+        self.told.borrow_mut().drained += 1;
         producer.close().await;
         Ok(())
     }
@@ -164,7 +162,7 @@ impl Producing<'_> {
     fn value(&self, number: u64) -> String {
         let mut value = format!("{:?} {number} ", self.habit);
         let drawn = self.host.random.next_u64();
-        if drawn % 8 == 0 {
+        if drawn.is_multiple_of(8) {
             let length = usize::try_from(drawn / 8 % 24_000).unwrap_or(0);
             value.extend(std::iter::repeat_n('.', length));
         }
