@@ -41,17 +41,20 @@ fn show(volumes: &[Volume]) -> String {
     let rows: Vec<Vec<String>> = volumes
         .iter()
         .map(|volume| {
+            // Nothing is known of a volume that was not heard of: no figure is better than 0.
+            let known = |shown: String| if volume.level.is_some() { shown } else { "-".to_owned() };
+            let bytes = |bytes| known(ByteSize(bytes).to_string());
             vec![
                 volume.spu.to_string(),
                 volume.path.clone(),
                 volume.level.unwrap_or("unknown").to_owned(),
                 gauge(volume),
-                ByteSize(volume.free_bytes).to_string(),
-                ByteSize(volume.used_bytes).to_string(),
-                ByteSize(volume.capacity_bytes).to_string(),
+                bytes(volume.free_bytes),
+                bytes(volume.used_bytes),
+                bytes(volume.capacity_bytes),
                 if volume.capacity_inodes == 0 { "-".to_owned() } else { volume.free_inodes.to_string() },
-                format!("{}/{}", volume.leaders, volume.replicas),
-                volume.refused_total.to_string(),
+                known(format!("{}/{}", volume.leaders, volume.replicas)),
+                known(volume.refused_total.to_string()),
                 why(volume),
             ]
         })

@@ -64,7 +64,7 @@ fn remedy(reason: Option<Reason>) -> &'static str {
         Some(Reason::DiskFull) => "\nsee which disk with `plimsoll disk`, and make room on it",
         Some(Reason::ControllerDisk) => "\nmake room on the disk of the controllers",
         Some(Reason::NoPlacement) => "\nsee with `plimsoll disk` which nodes are online and have room",
-        Some(Reason::NoQuorum) => "\nsee with `plimsoll cluster status` which controllers are down",
+        Some(Reason::NoQuorum) => "\nmore than half of the controllers must run; start those that are down",
         Some(Reason::TopicExists) => "\nchoose another name, or delete it with `plimsoll topic delete`",
         _ => "",
     }
@@ -93,6 +93,9 @@ impl From<ProduceError> for Failure {
         });
         let remedy = match &error.kind {
             ProduceErrorKind::UnknownTopic(_) => remedy(Some(Reason::UnknownTopic)),
+            ProduceErrorKind::RecordTooLarge { .. } => {
+                "\nsend smaller records, or create the topic with a greater --batch-bytes-max"
+            }
             _ => remedy(error.reason()),
         };
         Self::new(code, format!("{error}{remedy}"))

@@ -17,6 +17,7 @@ mod volume;
 mod words;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use plimsoll_host::Host;
@@ -74,6 +75,9 @@ enum SpuCommand {
     Run(Box<server::SpuRunArgs>),
 }
 
+/// How long standard error may take for the last lines of a log.
+const LOG_FLUSH_MAX: Duration = Duration::from_millis(500);
+
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let done = runtime(&command).and_then(|runtime| {
@@ -82,6 +86,7 @@ fn main() -> ExitCode {
         runtime.shutdown_background();
         done
     });
+    plimsoll_host::logging::flush(LOG_FLUSH_MAX);
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

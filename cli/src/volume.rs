@@ -149,36 +149,50 @@ pub(crate) fn gauge(volume: &Volume) -> String {
     format!("[{cells}]")
 }
 
+/// Figures older than this are told with their age: heartbeats come every half second.
+const STALE_MS: u64 = 3_000;
+/// Times to full beyond this are noise.
+const FULL_SOON_MS: u64 = 24 * 3_600_000;
+
 /// Why the volume is at its level, in words.
 pub(crate) fn why(volume: &Volume) -> String {
     let mut parts = Vec::new();
-    if volume.level.is_none() {
-        parts.push("not heard of".to_owned());
+    match volume.heartbeat_age_ms {
+        _ if volume.level.is_none() => parts.push("not heard of".to_owned()),
+        Some(age) if age > STALE_MS => parts.push(format!("not heard of for {}", span(age))),
+        _ => {}
     }
     if volume.unknown {
         parts.push("the sensor has no fresh answer".to_owned());
     }
-    if let Some(cause) = volume.cause {
-        parts.push(cause.to_owned());
+    match (&volume.reason, volume.cause) {
+        (Some(reason), _) => parts.push(reason.clone()),
+        (None, Some(cause)) => parts.push(cause.to_owned()),
+        (None, None) => {}
     }
     if let Some(ms) = volume.hold_ms {
         parts.push(format!("held {}.{} s more", ms / 1000, ms % 1000 / 100));
     }
     if volume.volume_state != "writable" {
-        parts.push(volume.volume_state.to_owned());
-    }
-    if let Some(reason) = &volume.reason
-        && Some(reason.as_str()) != volume.cause
-    {
-        parts.push(reason.clone());
+        parts.push(format!("{} in the cluster", volume.volume_state));
     }
     if volume.unreserved {
         parts.push("allocation does not reserve here".to_owned());
     }
-    if let Some(ms) = volume.time_to_full_ms {
-        parts.push(format!("full in {} s", ms / 1000));
+    if let Some(ms) = volume.time_to_full_ms.filter(|ms| *ms < FULL_SOON_MS && volume.free_bytes > 0) {
+        parts.push(format!("full in {}", span(ms)));
     }
     parts.join(", ")
+}
+
+/// A length of time for people, in its greatest unit and the next.
+fn span(ms: u64) -> String {
+    let s = ms / 1000;
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 => format!("{} min {} s", s / 60, s % 60),
+        _ => format!("{} h {} min", s / 3600, s % 3600 / 60),
+    }
 }
 
 #[cfg(test)]
@@ -210,5 +224,31 @@ mod tests {
             assert_eq!(shown, expected, "{free}");
         }
         assert_eq!(gauge(&Volume { capacity_bytes: 0, ..volume(0) }).matches('?').count(), 30);
+    }
+
+    #[test]
+    fn the_reason_is_told_once_and_old_figures_with_their_age() {
+        let full = Volume {
+            level: Some("read-only"),
+            cause: Some("bytes"),
+            reason: Some("disk full: bytes".to_owned()),
+            volume_state: "write_offline",
+            time_to_full_ms: Some(1),
+            ..volume(0)
+        };
+        assert_eq!(why(&full), "disk full: bytes, write_offline in the cluster");
+        let healthy = |age, full_in| {
+            let volume_state = "writable";
+            why(&Volume {
+                heartbeat_age_ms: Some(age),
+                time_to_full_ms: full_in,
+                volume_state,
+                ..volume(150)
+            })
+        };
+        assert_eq!(healthy(400, None), "");
+        assert_eq!(healthy(400, Some(90_000_000)), "");
+        assert_eq!(healthy(400, Some(4_000_000)), "full in 1 h 6 min");
+        assert_eq!(healthy(75_000, None), "not heard of for 1 min 15 s");
     }
 }

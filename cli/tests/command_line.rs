@@ -98,9 +98,13 @@ fn where_nothing_listens_is_code_3() {
         &["consume", "t"],
     ] {
         let mut arguments = arguments.to_vec();
-        arguments.extend(["--controller", &controller, "--timeout", "1s"]);
+        arguments.extend(["--controller", &controller]);
         let (code, out, err) = plimsoll(&arguments);
         assert_eq!(code, 3, "{arguments:?}: {err}");
+        assert!(
+            err.contains("nothing listens there") && err.contains("--controller"),
+            "{arguments:?}: {err}"
+        );
         assert!(out.is_empty() && err.contains(&controller), "{arguments:?}: {err}");
     }
 }
@@ -156,6 +160,33 @@ fn a_port_in_use_is_code_6() {
         let (code, _, err) = plimsoll(arguments);
         assert_eq!(code, 6, "{arguments:?}: {err}");
         assert!(err.contains(&address) && err.contains("--listen"), "{arguments:?}: {err}");
+    }
+}
+
+/// A process that ends while its metadata store is open may crash instead: each end must be in order.
+#[test]
+fn a_port_in_use_is_code_6_also_on_a_ready_directory() {
+    let folder = Folder::new("ready");
+    let [controller, spu] = free_addresses();
+    let data = folder.path("data");
+    let serve = ["standalone", "--data-dir", &data, "--listen", &controller, "--spu-listen", &spu];
+    let mut server = Server(command(&serve).stderr(Stdio::null()).spawn().expect("the binary runs"));
+    let listed = || plimsoll(&["topic", "list", "--controller", &controller]).0 == 0;
+    assert!((0..20).any(|_| listed()), "it serves");
+    terminate(&mut server);
+
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().map(|address| (address.to_string(), taken)).expect("bound");
+    let inside = folder.path("data/controller");
+    for round in 0..10 {
+        for arguments in [
+            &["standalone", "--data-dir", &data, "--listen", &taken.0, "--spu-listen", &spu][..],
+            &["standalone", "--data-dir", &data, "--listen", &controller, "--spu-listen", &taken.0],
+            &["controller", "run", "--id", "1", "--data-dir", &inside, "--listen", &taken.0],
+        ] {
+            let (code, _, err) = plimsoll(arguments);
+            assert_eq!(code, 6, "round {round}: {arguments:?}: {err}");
+        }
     }
 }
 
@@ -218,6 +249,19 @@ fn standalone_serves_what_the_commands_ask() {
     let summary: serde_json::Value = serde_json::from_slice(&produced.stdout).expect("JSON");
     assert_eq!((&summary["acked"], &summary["failed"]), (&100.into(), &0.into()));
 
+    let large = folder.file("large", &"x".repeat(40_000_000));
+    let refused = command(&["produce", "t", "--controller", &controller])
+        .stdin(std::fs::File::options().read(true).open(large).expect("the file"))
+        .output()
+        .expect("the binary runs");
+    let err = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{err}");
+    assert!(err.contains("RECORD_TOO_LARGE") && err.contains("1048576"), "{err}");
+
+    let (code, _, err) = ask(&["topic", "create", "wide", "--replicas", "2"]);
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("NO_PLACEMENT"), "{err}");
+
     let (code, out, err) = ask(&["consume", "t", "--until-end", "-f", "json"]);
     assert_eq!(code, 0, "{err}");
     let mut values: Vec<String> = out
@@ -243,6 +287,11 @@ fn standalone_serves_what_the_commands_ask() {
     assert_eq!(code, 5, "{err}");
     assert_eq!(ask(&["topic", "delete", "t"]).0, 0);
 
+    terminate(&mut server);
+}
+
+/// SIGTERM, which ends a server in order.
+fn terminate(server: &mut Server) {
     let pid =
         i32::try_from(server.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");

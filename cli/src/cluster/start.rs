@@ -33,9 +33,9 @@ pub(crate) struct StartArgs {
     /// First port; controllers take it and those behind it, storage nodes start ten further
     #[arg(long, default_value_t = 7001, value_parser = clap::value_parser!(u16).range(1..=65_000))]
     port: u16,
-    /// Bytes that each storage node may use, whatever its filesystem has
-    #[arg(long)]
-    byte_limit: Option<plimsoll_host::config::ByteSize>,
+    /// Bytes that each storage node may use, whatever their common filesystem has
+    #[arg(long, default_value = "1GiB")]
+    byte_limit: plimsoll_host::config::ByteSize,
     /// How long it may take until every node is online
     #[arg(long, default_value = "60s")]
     timeout: Span,
@@ -138,8 +138,8 @@ fn spawn(args: &StartArgs, local: &Local, member: &Member, dir: &Path) -> Result
     for controller in local.controllers() {
         command.args(["--controller", &controller]);
     }
-    if let (Role::Spu, Some(limit)) = (member.role, args.byte_limit) {
-        command.args(["--byte-limit", &limit.0.to_string()]);
+    if member.role == Role::Spu {
+        command.args(["--byte-limit", &args.byte_limit.0.to_string()]);
     }
     // What is set for clients must not reach the servers.
     let ours: Vec<_> = std::env::vars_os()

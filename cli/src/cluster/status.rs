@@ -189,7 +189,7 @@ fn show(status: &Status) -> String {
         &rows,
     ));
     text.push_str(&format!(
-        "\n{} topics, {} partitions: {} without leader, {} under-replicated, {} below min in sync\n",
+        "\ntopics {}, partitions {}: {} without leader, {} under-replicated, {} below min in sync\n",
         status.topics,
         status.partitions,
         status.partitions_without_leader,

@@ -68,7 +68,7 @@ const KEYS: &[Key] = &[
     key(
         "controllers",
         Kind::Controllers,
-        "ID@ may be left out of a single one",
+        "",
         "A controller, this one included; repeat it for each, the same list everywhere",
     )
     .flag("controller")
@@ -315,6 +315,7 @@ pub(crate) async fn run(args: ControllerRunArgs, host: &Host) -> Outcome {
     let controller = start(file.plan()?, host).await?;
     signals.stop_asked().await;
     controller.stop(HAND_OVER_MAX).await;
+    tracing::info!("stopped");
     Ok(())
 }
 

@@ -81,10 +81,12 @@ impl Key {
     }
 
     fn argument(&self) -> Arg {
-        let about = match self.absent {
-            "" => self.about.to_owned(),
-            absent => format!("{} [default: {absent}]", self.about),
-        };
+        let mut about = self.about.to_owned();
+        for (what, text) in [("default", self.absent), ("minimum", self.minimum)] {
+            if !text.is_empty() {
+                about.push_str(&format!(" [{what}: {text}]"));
+            }
+        }
         let argument = Arg::new(self.name).long(self.flag_name()).env(self.variable()).help(about);
         let value = |shown: &'static str, parser: ValueParser| {
             argument.clone().value_name(shown).value_parser(parser).action(ArgAction::Set)

@@ -104,11 +104,12 @@ impl Source {
 
     /// The high watermark now: the leader's; for a copy whose leader does not answer, its own.
     pub(crate) async fn end(&self) -> Result<Offset, ConsumeError> {
-        let limit = if self.settings.replica.is_some() { LEADER_END_MAX } else { END_MAX };
+        let end_max = END_MAX.min(self.client.shared.call_timeout);
+        let limit = if self.settings.replica.is_some() { LEADER_END_MAX.min(end_max) } else { end_max };
         let leader = self.high_watermark(|source| source.leader(), false, limit).await;
         match (leader, self.settings.replica) {
             (Err(ConsumeError::TimedOut { .. }), Some(_)) => {
-                self.high_watermark(|source| source.place(), true, END_MAX).await
+                self.high_watermark(|source| source.place(), true, end_max).await
             }
             (end, _) => end,
         }

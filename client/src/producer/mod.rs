@@ -163,7 +163,8 @@ impl ProducerBuilder {
             return failed(ProduceErrorKind::Invalid(why));
         };
         let identity = if settings.idempotent {
-            let identity = client.admin().init_producer().await;
+            let limit = settings.deadline.min(client.shared.call_timeout);
+            let identity = client.admin().timeout(limit).init_producer().await;
             Some(identity.map_err(|error| ProduceError::new(ProduceErrorKind::Admin(error)))?)
         } else {
             None

@@ -38,7 +38,7 @@ pub struct Target {
 
 /// No placement exists now. Nothing was changed; room, or another node, makes it possible later.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{wanted} replicas need {wanted} nodes with room, {available} of them {}{}", if *.available == 1 { "is" } else { "are" }, Reasons(.excluded))]
+#[error("replicas need nodes with room: {wanted} wanted, {available} there{}", Reasons(.excluded))]
 pub struct NoPlacement {
     /// Replicas asked for.
     pub wanted: u32,
@@ -103,7 +103,9 @@ fn why_not(node: SpuState, volume: &str, facts: Option<&v1::VolumeFacts>) -> Opt
         return Some(format!("node is {node}"));
     }
     if volume != "writable" {
-        return Some(format!("volume is {volume}"));
+        let level = facts.and_then(|facts| facts.level().known());
+        let level = level.map(|level| format!(", level {level}")).unwrap_or_default();
+        return Some(format!("volume is {volume}{level}"));
     }
     let Some(facts) = facts else { return Some("no facts yet".to_owned()) };
     match facts.level().known() {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use plimsoll_proto::disk::DiskLevel;
 use plimsoll_proto::ids::{SpuId, TopicId, TopicName};
 use plimsoll_proto::v1::{self, ErrorDetail, Reason, entry::Change};
 
@@ -85,7 +86,7 @@ fn plan(
 }
 
 /// Whether a moment may bring more nodes to place on: some are still joining, fewer are online than are wanted,
-/// or this leader has not heard of all of them yet.
+/// this leader has not heard of all of them yet, or the way a volume fills just now raised its level.
 fn may_grow(shared: &Shared, view: &View, wanted: u32) -> bool {
     let online: Vec<SpuId> = view
         .state
@@ -96,7 +97,14 @@ fn may_grow(shared: &Shared, view: &View, wanted: u32) -> bool {
         .collect();
     is_joining(&view.state)
         || u32::try_from(online.len()).unwrap_or(u32::MAX) < wanted.max(1)
-        || online.iter().any(|id| shared.facts.get(*id).is_none())
+        || online.iter().any(|id| shared.facts.get(*id).is_none_or(|heard| is_filling(&heard.volumes)))
+}
+
+fn is_filling(volumes: &[v1::VolumeFacts]) -> bool {
+    let filling = |facts: &v1::VolumeFacts| {
+        matches!(facts.level().known(), Some(DiskLevel::Reclaim | DiskLevel::Throttle))
+    };
+    volumes.iter().any(filling)
 }
 
 fn is_joining(state: &ClusterState) -> bool {

@@ -215,9 +215,10 @@ pub(super) fn produce_refusal(refusal: ProduceRefusal) -> ErrorDetail {
     match refusal {
         ProduceRefusal::NotEnoughInSync { in_sync, min_in_sync, out } => {
             let names: Vec<String> = out.iter().map(|(spu, why)| format!("SPU {spu}: {why}")).collect();
+            let have: Vec<String> = in_sync.iter().map(|spu| spu.to_string()).collect();
             let message = format!(
-                "{} of {min_in_sync} needed replicas can take it ({})",
-                in_sync.len(),
+                "in sync: SPU {}; at least {min_in_sync} must be, and each must have room ({})",
+                have.join(", "),
                 names.join("; ")
             );
             let mut detail = ErrorDetail::not_written(Reason::NotEnoughInSync, message)
