@@ -249,11 +249,13 @@ fn standalone_serves_what_the_commands_ask() {
     let summary: serde_json::Value = serde_json::from_slice(&produced.stdout).expect("JSON");
     assert_eq!((&summary["acked"], &summary["failed"]), (&100.into(), &0.into()));
 
-    let large = folder.file("large", &"x".repeat(40_000_000));
-    let refused = command(&["produce", "t", "--controller", &controller])
-        .stdin(std::fs::File::options().read(true).open(large).expect("the file"))
-        .output()
+    let mut refused = command(&["produce", "t", "--controller", &controller])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .expect("the binary runs");
+    refused.stdin.take().expect("piped").write_all(&vec![b'x'; 40_000_000]).expect("it reads all of it");
+    let refused = refused.wait_with_output().expect("it ends");
     let err = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{err}");
     assert!(err.contains("RECORD_TOO_LARGE") && err.contains("1048576"), "{err}");
