@@ -274,9 +274,9 @@ impl Plan {
         let (samples, samples_seen) = watch::channel(None);
         let (sample_pause, pause_seen) = watch::channel(volume.next_sample_in());
         let (host, sampler, disk) = (self.host.clone(), volume.sampler(), self.disk.clone());
-        self.host
-            .tasks
-            .spawn_lane("space", move || Box::pin(sample_space(host, sampler, disk, limit, samples, pause_seen)));
+        self.host.tasks.spawn_lane("space", move || {
+            Box::pin(sample_space(host, sampler, disk, limit, samples, pause_seen))
+        });
 
         let door = VolumeDoor {
             id: place.volume,

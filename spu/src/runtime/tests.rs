@@ -95,8 +95,7 @@ async fn all_means_every_member_and_consumers_see_nothing_before() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_leader_takes_over_and_the_old_tail_is_cut() {
     let mut cluster = TestCluster::new(3, 64 << 20, config(3, 2)).await;
-    let produced = cluster.node(1).handle.produce(job(1, Acks::Leader, batch(b"a")));
-    drop(produced.await.await);
+    drop(produce_when_led(cluster.node(1), job(1, Acks::Leader, batch(b"a"))).await);
     let mut first = cluster.node(1).handle.produce(job(1, Acks::All, batch(b"b"))).await;
     let mut done = None;
     cluster
@@ -174,12 +173,18 @@ async fn a_full_disk_refuses_reads_on_and_comes_back_by_itself() {
     }
     let facts = cluster.node(1).handle.volume_facts();
     assert!(facts[0].refused_total >= 1000, "{facts:?}");
-    assert!(!*cluster.node(1).handle.produce_serving().borrow());
+    let mut serving = cluster.node(1).handle.produce_serving();
+    cluster
+        .host
+        .clock
+        .timeout(LIMIT, serving.wait_for(|serving| !*serving))
+        .await
+        .expect("health says so too")
+        .expect("the node is there");
     let held = read(cluster.node(1), FetchFrom::Earliest, false).await.expect("reads go on");
     assert_eq!(values(&held)[0], "a");
 
     cluster.node(1).disk.release();
-    let mut serving = cluster.node(1).handle.produce_serving();
     cluster
         .host
         .clock
