@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A mounted filesystem. Unmounted and removed when dropped.
-pub struct Rig {
+pub(crate) struct Rig {
     top: PathBuf,
     mounts: Vec<PathBuf>,
 }
@@ -14,7 +14,7 @@ impl Rig {
     ///
     /// # Errors
     /// Why it can't be had here, for people.
-    pub fn tmpfs(mib: u64) -> Result<Self, String> {
+    pub(crate) fn tmpfs(mib: u64) -> Result<Self, String> {
         let mut rig = Self::new()?;
         let disk = rig.dir("disk")?;
         rig.mount(&["-t", "tmpfs", "-o", &format!("size={mib}m,nr_inodes=400"), "plimsoll-proof"], &disk)?;
@@ -25,7 +25,7 @@ impl Rig {
     ///
     /// # Errors
     /// Why it can't be had here, for people.
-    pub fn image(mib: u64, mkfs: &[&str], options: &str) -> Result<Self, String> {
+    pub(crate) fn image(mib: u64, mkfs: &[&str], options: &str) -> Result<Self, String> {
         let mut rig = Self::new()?;
         let store = rig.dir("store")?;
         rig.mount(&["-t", "tmpfs", "-o", &format!("size={}m", mib + 8), "plimsoll-proof"], &store)?;
@@ -39,7 +39,7 @@ impl Rig {
     }
 
     /// Where the filesystem is.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.top.join("disk")
     }
 
