@@ -220,7 +220,10 @@ fn standalone_serves_what_the_commands_ask() {
     let folder = Folder::new("standalone");
     let [controller, spu, free, other] = free_addresses();
     let data = folder.path("data");
+    // However full the machine's own disk is.
+    let limit = ["--byte-limit", "256MiB"];
     let serve = ["standalone", "--data-dir", &data, "--listen", &controller, "--spu-listen", &spu];
+    let serve = [&serve[..], &limit].concat();
     let mut server = Server(command(&serve).stderr(Stdio::null()).spawn().expect("the binary runs"));
     let ask = |arguments: &[&str]| {
         let mut arguments = arguments.to_vec();
