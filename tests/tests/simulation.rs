@@ -1,6 +1,5 @@
 //! The whole cluster from seeds: nothing acknowledged is lost, and a seed gives the same run twice.
 
-use plimsoll_host::Random;
 use plimsoll_tests::simulation::{Report, run};
 
 fn whole(seed: u64) -> Report {
@@ -35,23 +34,19 @@ fn seeds_that_failed_once() {
         // A power loss left the first segment empty and the second not: the log seemed trimmed up to the second,
         // the copy became in sync, and as a leader would have trimmed the others.
         2012,
+        // With flush=ack, followers that started again on full disks kept unsynced batches that no append ever synced:
+        // they never reached the high watermark, and no append came for lack of in-sync replicas.
+        102_699_816_242,
+        // A connection cut off without a word was noticed after 10 s, when producers should have gone on.
+        233_686_391_854,
     ] {
         whole(seed);
     }
 }
 
-/// A few that are always the same, with fresh ones beside them: see [`fresh`].
-#[test]
-fn fixed_seeds_lose_nothing() {
-    for seed in 2..6 {
-        whole(seed);
-    }
-}
-
-/// Seeds that nobody ran before, printed so that a failure can be replayed.
-fn fresh(count: u64) {
-    let first = Random::from_system().next_u64() >> 24;
-    println!("fresh seeds {first} to {}", first + count - 1);
+/// Always the same ones, so that a change is judged by what it changes; `scripts/simulate` runs as many fresh ones
+/// as there is time for.
+fn in_a_row(first: u64, count: u64) {
     for seed in first..first + count {
         whole(seed);
     }
@@ -59,11 +54,11 @@ fn fresh(count: u64) {
 
 // In two halves, so that two processors share them.
 #[test]
-fn fresh_seeds_lose_nothing_first_half() {
-    fresh(20);
+fn fixed_seeds_lose_nothing_first_half() {
+    in_a_row(2, 22);
 }
 
 #[test]
-fn fresh_seeds_lose_nothing_second_half() {
-    fresh(20);
+fn fixed_seeds_lose_nothing_second_half() {
+    in_a_row(24, 22);
 }

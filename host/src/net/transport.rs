@@ -32,7 +32,8 @@ pub struct ChannelOptions {
 
 impl Default for ChannelOptions {
     fn default() -> Self {
-        Self { keepalive_interval: Duration::from_secs(5), keepalive_timeout: Duration::from_secs(5) }
+        // A connection that is cut off without a word is noticed after 6 s at most.
+        Self { keepalive_interval: Duration::from_secs(3), keepalive_timeout: Duration::from_secs(3) }
     }
 }
 

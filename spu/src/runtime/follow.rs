@@ -105,6 +105,7 @@ impl Worker {
 
     /// After the batches are in: the leader's ends, and the sync before the next fetch tells of it.
     fn follow_ends(&mut self, partition: &PartitionId, high_watermark: Offset, log_start: Offset) {
+        self.sync_what_was_left(partition);
         let Some(own) = self.own_log(partition) else { return };
         let Some(Role::Follows(follower)) = self.replicas.get(partition).map(|replica| &replica.role) else {
             return;
@@ -116,6 +117,16 @@ impl Worker {
             self.tell(partition, "replica has caught up after the loss of its page cache");
         }
         self.serve_waiting_fetches(partition);
+    }
+
+    /// Where the durable end counts, batches of an earlier run that no sync covers are synced too: while nothing new
+    /// is accepted for lack of in-sync replicas, no append would bring a sync.
+    fn sync_what_was_left(&mut self, partition: &PartitionId) {
+        let counts = self.replicas.get(partition).is_some_and(super::replica::Replica::flush_ack);
+        let left = self.volume.log(partition).is_some_and(|log| log.durable_end < log.log_end);
+        if counts && left && !self.failed {
+            self.sync(partition);
+        }
     }
 
     /// Returns whether it went well.
