@@ -13,7 +13,8 @@ use crate::connections::Connections;
 use crate::consumer::ConsumerBuilder;
 use crate::error::ConnectError;
 use crate::metadata::{self, Attempts};
-use crate::producer::ProducerBuilder;
+use crate::node::Node;
+use crate::producer::{ProducerBuilder, Turns};
 use crate::raw::RawProducer;
 
 /// A connection to a cluster: its metadata, kept up to date, and a channel to each node in use. Cheap to
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) controllers: Vec<String>,
     pub(crate) images: watch::Receiver<Arc<MetadataImage>>,
     pub(crate) call_timeout: Duration,
+    pub(crate) turns: Turns,
     _watching: Task,
 }
 
@@ -72,6 +74,11 @@ impl Client {
     /// Administrative calls.
     pub fn admin(&self) -> Admin {
         Admin::new(self.clone())
+    }
+
+    /// One storage node, asked directly.
+    pub fn node(&self, spu: SpuId) -> Node {
+        Node::new(self.clone(), spu)
     }
 
     /// A client without batching, idempotence, retries and backoff, for one partition at one node: what a
@@ -232,6 +239,7 @@ impl ClientBuilder {
                 controllers: self.controllers,
                 images,
                 call_timeout: self.call_timeout,
+                turns: Turns::default(),
                 _watching: watch.task,
             }),
         })

@@ -8,6 +8,7 @@ use plimsoll_proto::invalid::Invalid;
 use plimsoll_proto::v1::admin_client::AdminClient;
 use plimsoll_proto::v1::metadata_client::MetadataClient;
 use plimsoll_proto::v1::spu_client::SpuClient;
+use plimsoll_proto::v1::volumes_client::VolumesClient;
 use tonic::transport::Channel;
 
 /// Greatest message taken from a server: a batch larger than the credit comes whole.
@@ -37,6 +38,10 @@ impl Connections {
 
     pub(crate) fn spu(&self, authority: &str) -> Result<SpuClient<Channel>, Invalid> {
         Ok(SpuClient::new(self.channel(authority)?).max_decoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    pub(crate) fn volumes(&self, authority: &str) -> Result<VolumesClient<Channel>, Invalid> {
+        Ok(VolumesClient::new(self.channel(authority)?).max_decoding_message_size(MESSAGE_BYTES_MAX))
     }
 
     pub(crate) fn admin(&self, authority: &str) -> Result<AdminClient<Channel>, Invalid> {

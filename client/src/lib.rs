@@ -43,6 +43,7 @@ mod connections;
 mod consumer;
 mod error;
 mod metadata;
+mod node;
 mod producer;
 mod raw;
 mod record;
@@ -52,6 +53,7 @@ pub use admin::Admin;
 pub use client::{Client, ClientBuilder};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerEvent, OnTrimmed, StartAt};
 pub use error::{AdminError, ConnectError, ConsumeError, ProduceError, ProduceErrorKind};
+pub use node::{Node, NodeError};
 pub use producer::{
     Acks, Delivered, Delivery, OnFull, Producer, ProducerBuilder, ProducerEvent, ProducerStats,
 };

@@ -13,6 +13,7 @@ mod job;
 mod lead;
 mod levels;
 mod node;
+mod orders;
 mod produce;
 mod read;
 mod reconcile;

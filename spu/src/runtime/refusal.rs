@@ -257,6 +257,10 @@ pub(super) fn wire_facts(place: &Place, facts: &VolumeFacts, now: Duration) -> v
         unknown: facts.stale,
         hold_ms: facts.hold_until.map_or(0, |until| millis(until.saturating_sub(now))),
         since_ms: millis(now.saturating_sub(facts.since)),
+        drill_ms: facts.drill.map_or(0, |drill| millis(drill.until.saturating_sub(now)).max(1)),
+        borrowed_bytes: facts.borrowed.map_or(0, |borrowed| borrowed.bytes),
+        borrow_ms: facts.borrowed.map_or(0, |borrowed| millis(borrowed.until.saturating_sub(now)).max(1)),
+        reclaim_missing_bytes: facts.reclaim_missing_bytes,
         ..v1::VolumeFacts::default()
     }
 }

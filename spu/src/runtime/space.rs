@@ -109,7 +109,7 @@ impl Worker {
         }
     }
 
-    fn guards(&self) -> ReplicaGuards {
+    pub(super) fn guards(&self) -> ReplicaGuards {
         let guard = |role: &Role| match role {
             Role::Leads(leader) => {
                 ReplicaGuard { leads: true, replicated_to: Some(leader.replicated_to()), group_floor: None }
@@ -264,12 +264,13 @@ impl Worker {
         if self.asked.is_some_and(|(asked, at)| asked == wanted && now.saturating_sub(at) < ASK_AGAIN) {
             return;
         }
+        let drill = if self.volume.facts().drill.is_some() { "drill: " } else { "" };
         let reason = match (level, cause) {
             (DiskLevel::Failed, _) => {
                 let failure = self.volume.facts().failure;
                 failure.map_or_else(|| "failed".to_owned(), |failure| failure.to_string())
             }
-            (DiskLevel::ReadOnly, Some(cause)) => format!("disk full: {cause}"),
+            (DiskLevel::ReadOnly, Some(cause)) => format!("{drill}disk full: {cause}"),
             (DiskLevel::ReadOnly, None) => "disk full".to_owned(),
             (DiskLevel::Normal | DiskLevel::Reclaim | DiskLevel::Throttle, _) => "space is back".to_owned(),
         };

@@ -55,6 +55,8 @@ pub(super) enum Work {
         answers: Vec<v1::ReplicaBatches>,
         reply: oneshot::Sender<()>,
     },
+    /// What an operator orders.
+    Order(super::orders::Order),
     /// Sync, write the clean mark, end.
     Stop {
         reply: oneshot::Sender<()>,

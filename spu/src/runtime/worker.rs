@@ -170,6 +170,7 @@ impl Worker {
                 self.on_replicated(leader, &asked, answers);
                 let _ = reply.send(());
             }
+            Work::Order(order) => self.on_order(order),
             Work::Stop { reply } => return Some(reply),
         }
         None

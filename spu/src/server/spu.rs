@@ -19,7 +19,7 @@ use super::settings::SpuSettings;
 use crate::control::{ControlLink, ControlSettings, Controllers, discover_cluster};
 use crate::peer::PeerService;
 use crate::runtime::{Node, NodeHandle, NodeSettings, OpenReport};
-use crate::session::{SpuService, report_health};
+use crate::session::{SpuService, VolumesService, report_health};
 
 /// Largest message taken. Above the largest batch of a topic by far, so that a batch over its topic's limit is
 /// refused by itself and does not end the stream.
@@ -86,6 +86,7 @@ impl Spu {
         let service = SpuService::new(host.clone(), node.clone(), settings.sessions(), stop_seen.clone());
         let routes = Routes::new(health_service)
             .add_service(v1::spu_server::SpuServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            .add_service(v1::volumes_server::VolumesServer::new(VolumesService::new(node.clone())))
             .add_service(
                 v1::peer_server::PeerServer::new(PeerService::new(host.clone(), node.clone()))
                     .max_decoding_message_size(MESSAGE_BYTES_MAX),

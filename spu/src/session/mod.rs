@@ -11,7 +11,9 @@ mod health;
 mod produce;
 mod request;
 mod service;
+mod volumes;
 
 pub use budget::{Budget, BudgetLimits};
 pub use health::{FETCH_SERVICE, PRODUCE_SERVICE, report_health};
 pub use service::{SessionSettings, SpuService};
+pub use volumes::VolumesService;

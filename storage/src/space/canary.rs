@@ -7,6 +7,8 @@ use crate::fs::{Disk, DiskError, FailureCause, OpenMode};
 pub const CANARY_FILE: &str = "canary";
 
 const PATTERN: [u8; 4096] = [0xA5; 4096];
+/// Bytes that a trial writes.
+pub(crate) const WRITE_BYTES: u64 = 4096;
 
 /// Creates a file, repeats what failed, writes, syncs, reads back and removes the file.
 ///

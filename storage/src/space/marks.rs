@@ -233,6 +233,16 @@ impl Marks {
         })
     }
 
+    /// The same with the mark of ReadOnly `bytes` lower, as far as it can be lent.
+    #[must_use]
+    pub fn lowered(mut self, bytes: u64) -> Self {
+        let bytes = bytes.min(super::operator::borrowable(&self));
+        let band = &mut self.bytes[index(DiskLevel::ReadOnly)];
+        band.enter -= bytes;
+        band.exit -= bytes;
+        self
+    }
+
     /// What the marks were computed for.
     pub fn shape(&self) -> VolumeShape {
         self.shape

@@ -8,6 +8,7 @@ use plimsoll_proto::disk::{DiskCause, DiskLevel};
 
 use super::level::{Command, Event, Facts, LevelMachine, LevelView, Repeat};
 use super::marks::{MarkSettings, Marks, MarksInvalid, VolumeShape};
+use super::operator::{Borrowed, Drill, Operator};
 use super::plausibility::Plausibility;
 use super::trend::Trend;
 use crate::fs::{DiskError, SpaceSample};
@@ -65,6 +66,7 @@ pub struct Sensor {
     level: LevelMachine,
     last_sample: SpaceSample,
     marks_refused: u64,
+    operator: Operator,
 }
 
 impl Sensor {
@@ -88,7 +90,16 @@ impl Sensor {
             // Never open as plenty on a sample that can't be true. The level says so from the start.
             let _ = level.handle(Event::SensorUnknown, &marks, now);
         }
-        Ok(Self { settings, marks, trend, plausibility, level, last_sample: sample, marks_refused: 0 })
+        Ok(Self {
+            settings,
+            marks,
+            trend,
+            plausibility,
+            level,
+            last_sample: sample,
+            marks_refused: 0,
+            operator: Operator::default(),
+        })
     }
 
     /// How long to wait for the next sample: the worse the level, the shorter, and never longer than a fast
@@ -106,6 +117,9 @@ impl Sensor {
 
     /// Takes what came of a sample; `own` is from the same moment.
     pub fn observe(&mut self, observation: Observation, own: OwnUse, now: Duration) -> Vec<Command> {
+        if self.operator.expire(now) {
+            self.renew_marks(self.marks.shape());
+        }
         match observation {
             Observation::Sample(sample) => self.on_sample(sample, own, now),
             Observation::Failed(DiskError::VolumeFailed { cause, .. }) => {
@@ -128,7 +142,25 @@ impl Sensor {
         self.follow_shape(&sample, &own);
         self.last_sample = sample;
         let facts = facts(&self.settings, &sample, &own, &mut self.trend, now);
-        self.level.handle(Event::Sample(facts), &self.marks, now)
+        let Some(drill) = self.running_drill(&facts) else {
+            return self.level.handle(Event::Sample(facts), &self.marks, now);
+        };
+        let pretended =
+            Facts { free_bytes: facts.free_bytes.min(drill.free_bytes), time_to_full: None, ..facts };
+        let mut commands = self.level.handle(Event::Sample(pretended), &self.marks, now);
+        // Nobody loses records to a drill.
+        commands.retain(|command| !matches!(command, Command::Reclaim { .. }));
+        commands
+    }
+
+    /// A drill ends when it becomes earnest.
+    fn running_drill(&mut self, facts: &Facts) -> Option<Drill> {
+        let short = facts.free_bytes < self.marks.bytes(DiskLevel::Reclaim).enter
+            || facts.free_inodes.is_some_and(|free| free < self.marks.inodes(DiskLevel::Reclaim).enter);
+        if short {
+            self.operator.drill = None;
+        }
+        self.operator.drill
     }
 
     /// Capacity, inodes, replicas and limits change on a live volume.
@@ -138,13 +170,39 @@ impl Sensor {
         if new == old {
             return;
         }
-        match Marks::new(&self.settings.marks, new) {
-            Ok(marks) => self.marks = marks,
-            Err(_) => self.marks_refused += 1,
-        }
+        self.renew_marks(new);
         if new.capacity_bytes != old.capacity_bytes {
             self.trend.reset();
         }
+    }
+
+    fn renew_marks(&mut self, shape: VolumeShape) {
+        let lent = self.operator.borrowed.map_or(0, |borrowed| borrowed.bytes);
+        match Marks::new(&self.settings.marks, shape) {
+            Ok(marks) => self.marks = marks.lowered(lent),
+            Err(_) => self.marks_refused += 1,
+        }
+    }
+
+    /// Lowers the mark of ReadOnly for a while, or ends that. It counts from the next sample.
+    pub fn borrow(&mut self, borrowed: Option<Borrowed>) {
+        self.operator.borrowed = borrowed;
+        self.renew_marks(self.marks.shape());
+    }
+
+    /// Begins a drill, or ends it. It counts from the next sample.
+    pub fn drill(&mut self, drill: Option<Drill>) {
+        self.operator.drill = drill;
+    }
+
+    /// What is borrowed now.
+    pub fn borrowed(&self) -> Option<Borrowed> {
+        self.operator.borrowed
+    }
+
+    /// The drill that runs now.
+    pub fn running(&self) -> Option<Drill> {
+        self.operator.drill
     }
 
     /// Tells of an operation of the log that failed at the door, with what the canary should repeat.

@@ -11,7 +11,8 @@ use super::{Volume, VolumeEvent, VolumeFacts};
 use crate::fs::{DiskError, SharedDisk};
 use crate::space::level::Command;
 use crate::space::{
-    Demand, LevelCause, LevelView, Marks, Observation, OwnUse, RunningReclaim, Verdict, Want, admit, canary,
+    Borrowed, Demand, Drill, LevelCause, LevelView, Marks, Observation, OwnUse, RunningReclaim, Verdict,
+    Want, admit, canary,
 };
 
 impl Volume {
@@ -82,6 +83,16 @@ impl Volume {
         self.sensor.marks()
     }
 
+    /// Lowers the mark of ReadOnly for a while, or ends that; it counts from the next sample.
+    pub fn borrow(&mut self, borrowed: Option<Borrowed>) {
+        self.sensor.borrow(borrowed);
+    }
+
+    /// Makes the volume behave as if it had less free, for a while, or ends that; it counts from the next sample.
+    pub fn drill(&mut self, drill: Option<Drill>) {
+        self.sensor.drill(drill);
+    }
+
     /// Changes the configured byte limit; it counts from the next sample.
     pub fn set_byte_limit(&mut self, byte_limit: Option<u64>) {
         self.sensor.set_byte_limit(byte_limit);
@@ -116,6 +127,9 @@ impl Volume {
             hold_until: view.hold_until,
             unreserved: !self.disk.reserves(),
             stale: !view.known,
+            drill: self.sensor.running(),
+            borrowed: self.sensor.borrowed(),
+            reclaim_missing_bytes: self.reclaim_missing_bytes,
         }
     }
 
@@ -164,6 +178,7 @@ impl Volume {
                 }
                 Command::StopReclaim => {
                     self.reclaim_wanted = None;
+                    self.reclaim_missing_bytes = 0;
                     self.running_reclaim = RunningReclaim::default();
                 }
                 Command::GiveBackPreallocation => self.give_back_all(),

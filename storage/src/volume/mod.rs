@@ -61,6 +61,7 @@ pub struct Volume {
     meter: Arc<sampler::Meter>,
     running_reclaim: RunningReclaim,
     reclaim_wanted: Option<crate::space::Want>,
+    reclaim_missing_bytes: u64,
     unclassified: bool,
     time: Time,
     uses: u64,
@@ -275,11 +276,16 @@ impl Volume {
 
     /// Tells the level machine of a failed operation; `needed` bytes are what a canary would allocate.
     fn note_failure(&mut self, error: &DiskError, needed: u64) {
+        self.note_failure_of(error, Repeat::Allocate { bytes: needed });
+    }
+
+    /// As [`Self::note_failure`], with what a canary must repeat.
+    fn note_failure_of(&mut self, error: &DiskError, repeat: Repeat) {
         self.unclassified |= matches!(error, DiskError::Unknown { .. });
         if let DiskError::OutOfSpace { cause, .. } = error {
             self.ledger.met_no_space(*cause);
         }
-        let commands = self.sensor.operation_failed(error, Repeat::Allocate { bytes: needed }, self.time.now);
+        let commands = self.sensor.operation_failed(error, repeat, self.time.now);
         self.obey(commands);
     }
 

@@ -97,6 +97,7 @@ impl Volume {
             meter: Arc::default(),
             running_reclaim: RunningReclaim::default(),
             reclaim_wanted: None,
+            reclaim_missing_bytes: 0,
             unclassified: false,
             time: Time { now, wall_ms, ages_trusted: true, retention_at: now },
             uses: 0,

@@ -18,6 +18,11 @@ impl Volume {
         reclaim::plan(&self.replica_facts(guards), want)
     }
 
+    /// Reclaims for `want` with the next tick.
+    pub fn reclaim_now(&mut self, want: Want) {
+        self.reclaim_wanted = Some(want);
+    }
+
     /// Whether a tick would reclaim at once.
     pub fn reclaim_due(&self) -> bool {
         self.reclaim_wanted.is_some()
@@ -39,6 +44,9 @@ impl Volume {
     pub(super) fn run_reclaim(&mut self, guards: &ReplicaGuards) {
         let pressed = self.reclaim_wanted.take();
         let plan = reclaim::plan(&self.replica_facts(guards), pressed.unwrap_or_default());
+        if pressed.is_some() {
+            self.reclaim_missing_bytes = plan.missing_bytes;
+        }
         let trims = trims(&plan);
         let mut freed = 0u64;
         for (partition, deletions) in trims.iter().take(TRIMS_A_TURN) {

@@ -7,7 +7,7 @@ use plimsoll_proto::disk::{DiskCause, DiskLevel};
 use plimsoll_proto::ids::{ClusterId, Offset, PartitionId, SpuId, VolumeId};
 
 use crate::fs::{DiskError, FailureCause};
-use crate::space::{LevelCause, MarksInvalid, ReclaimReason};
+use crate::space::{Borrowed, Drill, LevelCause, MarksInvalid, ReclaimReason};
 
 /// Why a volume can't be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -193,4 +193,10 @@ pub struct VolumeFacts {
     pub unreserved: bool,
     /// The last sample is missing, late or impossible: the figures are old.
     pub stale: bool,
+    /// A drill that runs: `free_bytes` is what it pretends.
+    pub drill: Option<Drill>,
+    /// By how much the mark of ReadOnly is lowered.
+    pub borrowed: Option<Borrowed>,
+    /// What the last reclaim under pressure wanted and nothing allowed could give.
+    pub reclaim_missing_bytes: u64,
 }
