@@ -1,178 +1,140 @@
 //! Consuming one topic.
 
+mod builder;
 mod chunk;
+mod partitions;
 mod reader;
 mod settings;
+mod source;
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use futures::Stream;
-use futures::stream::{FuturesUnordered, TryStreamExt};
-use plimsoll_host::Task;
-use plimsoll_proto::ids::{Offset, PartitionId, SpuId, TopicId};
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use plimsoll_proto::ids::Offset;
+use tokio::sync::broadcast;
 
-use self::chunk::{Chunk, Item};
-use self::reader::{Reader, Source};
-use self::settings::Settings;
-use crate::client::Client;
+use self::chunk::Chunk;
+use self::partitions::{Arrived, Partitions, offset_of};
 use crate::error::ConsumeError;
 use crate::record::ConsumedRecord;
 
+pub use self::builder::ConsumerBuilder;
 pub use self::settings::{ConsumerEvent, OnTrimmed, StartAt};
 
-const EVENTS_MAX: usize = 1024;
-/// Chunks waiting for the caller, of all partitions; bytes are bounded by partition.
-const CHUNKS_MAX: usize = 64;
-/// How long a topic that was just created may take to show up in the metadata.
-const TOPIC_VISIBLE_MAX: Duration = Duration::from_secs(2);
-
-/// Settings of a [`Consumer`]. Nothing is dialled before [`ConsumerBuilder::build`].
-#[derive(Clone, Debug)]
-#[must_use = "nothing happens before build()"]
-pub struct ConsumerBuilder {
-    client: Client,
-    topic: String,
-    settings: Settings,
-}
-
 /// Reads committed records of a topic, in order within each partition, across changes of leader, restarts
-/// and trimming. Never past the high watermark.
+/// and trimming.
 ///
 /// It is a [`Stream`]; [`Consumer::next`] is the same without the trait. Both are cancel safe: no record is
 /// lost when the future is dropped. After an error, or with
 /// [`until_end`](ConsumerBuilder::until_end) at the end, the stream ends.
+///
+/// # Isolation
+/// There is one level, *read committed*: nothing beyond the high watermark is ever delivered, which is the end of
+/// what every in-sync copy has. A record that was read can't disappear again as long as one of them stays intact.
+///
+/// ```no_run
+/// use plimsoll_client::{Client, StartAt};
+///
+/// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut consumer = client.consumer("flights").start(StartAt::Earliest).until_end().build().await?;
+/// while let Some(record) = consumer.next().await {
+///     let record = record?;
+///     println!("{}/{}: {:?}", record.partition, record.offset, record.value);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Consumer {
-    chunks: mpsc::Receiver<Item>,
-    current: Option<Chunk>,
-    /// Partitions still read.
-    open: usize,
+    partitions: Partitions,
+    current: Option<(u32, Chunk)>,
+    /// Of the topic when the consumer was built.
+    count: u32,
     failed: bool,
-    events: broadcast::Sender<ConsumerEvent>,
-    _readers: Vec<Task>,
-}
-
-impl ConsumerBuilder {
-    pub(crate) fn new(client: Client, topic: String) -> Self {
-        Self { client, topic, settings: Settings::default() }
-    }
-
-    /// Where to start. Default [`StartAt::Earliest`].
-    pub fn start(mut self, start: StartAt) -> Self {
-        self.settings.start = start;
-        self
-    }
-
-    /// Reads these partitions only. Default all.
-    pub fn partitions(mut self, partitions: impl IntoIterator<Item = u32>) -> Self {
-        self.settings.partitions = partitions.into_iter().collect();
-        self.settings.partitions.sort_unstable();
-        self.settings.partitions.dedup();
-        self
-    }
-
-    /// What to do when records were trimmed before they were read. Default [`OnTrimmed::Earliest`].
-    pub fn on_trimmed(mut self, policy: OnTrimmed) -> Self {
-        self.settings.on_trimmed = policy;
-        self
-    }
-
-    /// Reads from the copy on this node, leader or not, up to the high watermark that it knows: to verify
-    /// copies.
-    pub fn replica(mut self, spu: SpuId) -> Self {
-        self.settings.replica = Some(spu);
-        self
-    }
-
-    /// Ends at the high watermark that the leader of each partition has now. With
-    /// [`replica`](Self::replica) the copy is read until it has caught up with that; when the leader does not
-    /// answer, up to the copy's own high watermark.
-    pub fn until_end(mut self) -> Self {
-        self.settings.until_end = true;
-        self
-    }
-
-    /// Bytes read ahead of the caller, of each partition; a larger batch is taken alone. Default 4 MiB.
-    pub fn prefetch_bytes(mut self, bytes: usize) -> Self {
-        self.settings.prefetch_bytes = bytes.clamp(64 * 1024, 1 << 30);
-        self
-    }
-
-    /// Looks the topic up and starts reading. With [`until_end`](Self::until_end) the ends of the partitions
-    /// are asked for first.
-    ///
-    /// # Errors
-    /// `UnknownTopic`, `UnknownPartition`: correct the request. `TimedOut`: no leader told its end; later.
-    pub async fn build(self) -> Result<Consumer, ConsumeError> {
-        let Self { client, topic, settings } = self;
-        client.wait_metadata(TOPIC_VISIBLE_MAX, |image| image.topic_by_name(&topic).is_some()).await;
-        let image = client.metadata();
-        let Some(info) = image.topic_by_name(&topic) else {
-            return Err(ConsumeError::UnknownTopic(topic));
-        };
-        let Ok(topic_id) = TopicId::from_slice(&info.topic_id) else {
-            return Err(ConsumeError::UnknownTopic(topic));
-        };
-        let count = u32::try_from(info.partitions.len()).unwrap_or(u32::MAX);
-        if let Some(unknown) = settings.partitions.iter().find(|index| **index >= count) {
-            return Err(ConsumeError::UnknownPartition { partition: *unknown, partitions: count });
-        }
-        let indexes =
-            if settings.partitions.is_empty() { (0..count).collect() } else { settings.partitions.clone() };
-
-        let events = broadcast::Sender::new(EVENTS_MAX);
-        let sources: Vec<Arc<Source>> = indexes
-            .iter()
-            .map(|index| {
-                Arc::new(Source {
-                    client: client.clone(),
-                    topic: topic.clone(),
-                    partition: PartitionId { topic_id, index: *index },
-                    settings: settings.clone(),
-                    events: events.clone(),
-                })
-            })
-            .collect();
-        let ends: Vec<(u32, Option<Offset>)> = sources
-            .iter()
-            .map(|source| async move {
-                let end = if source.settings.until_end { Some(source.end().await?) } else { None };
-                Ok((source.partition.index, end))
-            })
-            .collect::<FuturesUnordered<_>>()
-            .try_collect()
-            .await?;
-
-        let (sender, chunks) = mpsc::channel(CHUNKS_MAX);
-        let open = sources.len();
-        let tasks = client.shared.host.tasks.clone();
-        let readers = sources
-            .into_iter()
-            .map(|source| {
-                let index = source.partition.index;
-                let end = ends.iter().find(|(i, _)| *i == index).and_then(|(_, end)| *end);
-                let prefetch = Arc::new(Semaphore::new(source.settings.prefetch_bytes));
-                tasks.spawn("consumer", Reader::new(source, end, prefetch, sender.clone()).run())
-            })
-            .collect();
-        Ok(Consumer { chunks, current: None, open, failed: false, events, _readers: readers })
-    }
 }
 
 impl Consumer {
+    pub(crate) fn new(partitions: Partitions, count: u32) -> Self {
+        Self { partitions, current: None, count, failed: false }
+    }
+
     /// The next record of any partition; `None` at the end. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<ConsumedRecord, ConsumeError>> {
         std::future::poll_fn(|context| self.poll_record(context)).await
     }
 
-    /// What happens from now on, trimming above all. A listener that lags by more than 1024 events misses the
-    /// oldest.
+    /// What happens, trimming above all. The first receiver has everything since the consumer was built, later
+    /// ones what comes from now on. A listener that lags by more than 1024 events misses the oldest.
     pub fn events(&self) -> broadcast::Receiver<ConsumerEvent> {
-        self.events.subscribe()
+        self.partitions.events()
+    }
+
+    /// Records that were trimmed before they were read, of all partitions, since the consumer was built.
+    pub fn trimmed_records(&self) -> u64 {
+        self.partitions.trimmed_records()
+    }
+
+    /// The partitions that are read, paused ones included, in order.
+    pub fn assigned(&self) -> Vec<u32> {
+        self.partitions.assigned()
+    }
+
+    /// Offset of the record that comes next of a partition: what to remember in order to go on there. `None` when
+    /// the partition is not read, or when the place to start at is not known yet.
+    pub fn position(&self, partition: u32) -> Option<Offset> {
+        self.partitions.position(partition)
+    }
+
+    /// Reads a partition from `start`; one that is read already goes on there.
+    ///
+    /// # Errors
+    /// `UnknownPartition`; nothing was changed.
+    pub fn assign(&mut self, partition: u32, start: StartAt) -> Result<(), ConsumeError> {
+        let count = self.count.max(self.partitions.source().partitions());
+        if partition >= count {
+            return Err(ConsumeError::UnknownPartition { partition, partitions: count });
+        }
+        self.forget(partition);
+        self.partitions.start(partition, start, None);
+        Ok(())
+    }
+
+    /// Stops reading a partition; the position that was reached, when it is known.
+    pub fn revoke(&mut self, partition: u32) -> Option<Offset> {
+        self.forget(partition);
+        self.partitions.stop(partition).and_then(offset_of)
+    }
+
+    /// Goes on elsewhere in a partition. No record of the old place comes after this call. A paused partition stays
+    /// paused.
+    ///
+    /// # Errors
+    /// `UnknownPartition` when it is not read: see [`Consumer::assign`].
+    pub fn seek(&mut self, partition: u32, to: StartAt) -> Result<(), ConsumeError> {
+        self.forget(partition);
+        if self.partitions.seek(partition, to) {
+            Ok(())
+        } else {
+            Err(ConsumeError::UnknownPartition { partition, partitions: self.count })
+        }
+    }
+
+    /// Delivers nothing more of a partition and fetches nothing of it, until [`Consumer::resume`]. What was read
+    /// ahead is dropped and read again then. Without effect when the partition is not read.
+    pub fn pause(&mut self, partition: u32) {
+        self.forget(partition);
+        self.partitions.pause(partition);
+    }
+
+    /// Ends a pause; the next record is the one behind the last that was delivered.
+    pub fn resume(&mut self, partition: u32) {
+        self.partitions.resume(partition);
+    }
+
+    /// Drops what is at hand of a partition and was not delivered.
+    fn forget(&mut self, partition: u32) {
+        self.current.take_if(|(of, _)| *of == partition);
     }
 
     fn poll_record(
@@ -180,20 +142,26 @@ impl Consumer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<ConsumedRecord, ConsumeError>>> {
         loop {
-            if let Some(chunk) = &mut self.current {
+            if let Some((partition, chunk)) = &mut self.current {
                 if let Some(record) = chunk.next() {
+                    self.partitions.delivered(&record);
                     return Poll::Ready(Some(Ok(record)));
                 }
+                let (partition, next) = (*partition, chunk.next);
+                self.partitions.passed(partition, next);
                 self.current = None;
             }
-            if self.failed || self.open == 0 {
+            if self.failed || self.partitions.all_ended() {
                 return Poll::Ready(None);
             }
-            match ready!(self.chunks.poll_recv(context)) {
-                None => return Poll::Ready(None),
-                Some(Item::Chunk(chunk)) => self.current = Some(chunk),
-                Some(Item::End) => self.open -= 1,
-                Some(Item::Failed(error)) => {
+            // The channel never closes: the consumer holds a sender for readers to come.
+            let Some(item) = ready!(self.partitions.items.poll_recv(context)) else {
+                return Poll::Ready(None);
+            };
+            match self.partitions.arrived(item) {
+                Arrived::Chunk(partition, chunk) => self.current = Some((partition, chunk)),
+                Arrived::Nothing => {}
+                Arrived::Failed(error) => {
                     self.failed = true;
                     return Poll::Ready(Some(Err(error)));
                 }

@@ -5,28 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_host::retry::Backoff;
-use plimsoll_proto::ids::{Offset, PartitionId, SpuId};
+use plimsoll_proto::ids::Offset;
 use plimsoll_proto::v1::{
-    self, ErrorDetail, FetchBatches, FetchOpen, FetchRequest, FetchResponse, ListOffsetsRequest, Reason,
-    fetch_request, fetch_response,
+    self, ErrorDetail, FetchBatches, FetchOpen, FetchRequest, FetchResponse, Reason, fetch_request,
+    fetch_response,
 };
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::chunk::{Chunk, Item, decode};
-use super::settings::{ConsumerEvent, OnTrimmed, Settings, StartAt};
-use crate::client::Client;
+use super::chunk::{Chunk, Decoder, Item, News};
+use super::settings::{ConsumerEvent, OnTrimmed, StartAt};
+use super::source::{Place, Source};
 use crate::error::ConsumeError;
 use crate::metadata::why;
 use crate::refusal::Refusal;
 
-/// How long the ends of a partition are asked for.
-const END_MAX: Duration = Duration::from_secs(30);
-/// How long a leader is asked for its end on behalf of a copy.
-const LEADER_END_MAX: Duration = Duration::from_secs(3);
-/// One attempt to ask.
-const ATTEMPT_MAX: Duration = Duration::from_secs(3);
 /// A stream that says nothing for so long is opened again; servers send heartbeats more often.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// An offset that stays beyond the end for so long is not there to come.
@@ -37,114 +31,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Credit messages waiting for the stream.
 const CREDITS_MAX: usize = 256;
-
-/// What is read.
-#[derive(Debug)]
-pub(crate) struct Source {
-    pub(crate) client: Client,
-    pub(crate) topic: String,
-    pub(crate) partition: PartitionId,
-    pub(crate) settings: Settings,
-    pub(crate) events: broadcast::Sender<ConsumerEvent>,
-}
-
-struct Place {
-    spu: SpuId,
-    address: String,
-    leader_epoch: u32,
-}
-
-impl Source {
-    fn gone(&self) -> bool {
-        !self.client.metadata().topics.contains_key(&self.partition.topic_id)
-    }
-
-    fn leader(&self) -> Option<Place> {
-        let image = self.client.metadata();
-        let partition = image.partition(&self.partition).filter(|partition| partition.leader != 0)?;
-        let spu = SpuId(partition.leader);
-        let address = image.address(spu)?.to_owned();
-        Some(Place { spu, address, leader_epoch: partition.leader_epoch })
-    }
-
-    /// Where to read now.
-    fn place(&self) -> Option<Place> {
-        match self.settings.replica {
-            None => self.leader(),
-            Some(spu) => {
-                let address = self.client.metadata().address(spu)?.to_owned();
-                Some(Place { spu, address, leader_epoch: 0 })
-            }
-        }
-    }
-
-    fn tell(&self, event: ConsumerEvent) {
-        // An error means that nobody listens.
-        drop(self.events.send(event));
-    }
-
-    async fn offsets(
-        &self,
-        place: &Place,
-        any_replica: bool,
-    ) -> Result<v1::ListOffsetsResponse, Option<Refusal>> {
-        let request = ListOffsetsRequest {
-            topic_id: self.partition.topic_id.to_bytes(),
-            partition: self.partition.index,
-            any_replica,
-            timestamp_ms: None,
-        };
-        let mut spu = self.client.shared.connections.spu(&place.address).map_err(|_| None)?;
-        match self.client.shared.host.clock.timeout(ATTEMPT_MAX, spu.list_offsets(request)).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(ErrorDetail::from_status(&status).map(Refusal::new)),
-            Err(_) => Err(None),
-        }
-    }
-
-    /// The high watermark now: the leader's; for a copy whose leader does not answer, its own.
-    pub(crate) async fn end(&self) -> Result<Offset, ConsumeError> {
-        let end_max = END_MAX.min(self.client.shared.call_timeout);
-        let limit = if self.settings.replica.is_some() { LEADER_END_MAX.min(end_max) } else { end_max };
-        let leader = self.high_watermark(|source| source.leader(), false, limit).await;
-        match (leader, self.settings.replica) {
-            (Err(ConsumeError::TimedOut { .. }), Some(_)) => {
-                self.high_watermark(|source| source.place(), true, end_max).await
-            }
-            (end, _) => end,
-        }
-    }
-
-    async fn high_watermark(
-        &self,
-        place: impl Fn(&Self) -> Option<Place>,
-        any_replica: bool,
-        limit: Duration,
-    ) -> Result<Offset, ConsumeError> {
-        let host = &self.client.shared.host;
-        let deadline = host.clock.now().saturating_add(limit);
-        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_MAX, &host.random);
-        let mut last = None;
-        loop {
-            if self.gone() {
-                return Err(ConsumeError::UnknownTopic(self.topic.clone()));
-            }
-            if let Some(place) = place(self) {
-                match self.offsets(&place, any_replica).await {
-                    Ok(answer) => match Offset::new(answer.high_watermark) {
-                        Ok(end) => return Ok(end),
-                        Err(_) => last = None,
-                    },
-                    Err(refusal) => last = refusal.or(last),
-                }
-            }
-            if host.clock.now() >= deadline {
-                return Err(ConsumeError::TimedOut { partition: self.partition.index, waited: limit, last });
-            }
-            host.clock.sleep(backoff.next_pause()).await;
-        }
-    }
-}
+/// Decoded records handed over at once, about.
+const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Where to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,14 +43,27 @@ enum Position {
 
 pub(crate) struct Reader {
     source: Arc<Source>,
+    /// Tells its items from those of a reader that it replaced.
+    generation: u64,
+    credit_bytes: usize,
     end: Option<Offset>,
-    prefetch: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
     items: mpsc::Sender<Item>,
     position: Position,
     backoff: Backoff,
     /// Since when the offset has been beyond the end.
     beyond_since: Option<Duration>,
     damaged: u32,
+}
+
+/// Where a reader hands its records over, and how much it may read ahead.
+#[derive(Clone, Debug)]
+pub(crate) struct Outlet {
+    pub(crate) items: mpsc::Sender<Item>,
+    /// Bytes of records that wait for the caller, of all readers.
+    pub(crate) waiting: Arc<Semaphore>,
+    /// Bytes under way of this reader.
+    pub(crate) credit_bytes: usize,
 }
 
 /// Why reading a stream stopped.
@@ -180,33 +81,52 @@ enum Stop {
 impl Reader {
     pub(crate) fn new(
         source: Arc<Source>,
+        generation: u64,
+        start: StartAt,
         end: Option<Offset>,
-        prefetch: Arc<Semaphore>,
-        items: mpsc::Sender<Item>,
+        outlet: Outlet,
     ) -> Self {
-        let position = match source.settings.start {
+        let position = match start {
             StartAt::Offset(offset) => Position::At(offset),
             start => Position::Start(start),
         };
         let backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_MAX, &source.client.shared.host.random);
-        Self { source, end, prefetch, items, position, backoff, beyond_since: None, damaged: 0 }
+        let Outlet { items, waiting, credit_bytes } = outlet;
+        Self {
+            source,
+            generation,
+            credit_bytes,
+            end,
+            waiting,
+            items,
+            position,
+            backoff,
+            beyond_since: None,
+            damaged: 0,
+        }
+    }
+
+    /// Whether the caller is still there.
+    async fn hand_over(&self, news: News) -> bool {
+        let partition = self.source.partition.index;
+        self.items.send(Item::Of { partition, generation: self.generation, news }).await.is_ok()
     }
 
     pub(crate) async fn run(mut self) {
-        let item = loop {
+        let news = loop {
             if self.finished() {
-                break Item::End;
+                break News::End;
             }
             if self.source.gone() {
-                break Item::Failed(ConsumeError::UnknownTopic(self.source.topic.clone()));
+                break News::Failed(ConsumeError::UnknownTopic(self.source.topic.clone()));
             }
             let stop = match self.source.place() {
                 Some(place) => self.read_from(&place).await,
                 None => Stop::Again { why: "no leader".to_owned(), pause: true },
             };
             match stop {
-                Stop::Done => break Item::End,
-                Stop::Failed(error) => break Item::Failed(error),
+                Stop::Done => break News::End,
+                Stop::Failed(error) => break News::Failed(error),
                 Stop::Again { why, pause } => {
                     tracing::debug!(partition = %self.source.partition, %why, "reading again");
                     if pause {
@@ -215,8 +135,8 @@ impl Reader {
                 }
             }
         };
-        // An error means that the caller is gone.
-        drop(self.items.send(item).await);
+        // False means that the caller is gone.
+        self.hand_over(news).await;
     }
 
     /// Waits a little, or until the metadata change.
@@ -234,7 +154,7 @@ impl Reader {
             Position::At(next) => next >= end,
             // Behind the newest record there is nothing in front of the end; an empty log has none either.
             Position::Start(StartAt::Latest) => true,
-            Position::Start(StartAt::Earliest | StartAt::Offset(_)) => end == Offset::ZERO,
+            Position::Start(_) => end == Offset::ZERO,
         }
     }
 
@@ -242,7 +162,8 @@ impl Reader {
         let (start_at, offset) = match self.position {
             Position::At(offset) => (v1::StartAt::Offset, offset),
             Position::Start(StartAt::Latest) => (v1::StartAt::Latest, Offset::ZERO),
-            Position::Start(StartAt::Earliest | StartAt::Offset(_)) => (v1::StartAt::Earliest, Offset::ZERO),
+            // Times and counts are offsets by now.
+            Position::Start(_) => (v1::StartAt::Earliest, Offset::ZERO),
         };
         let open = FetchOpen {
             topic_id: self.source.partition.topic_id.to_bytes(),
@@ -270,8 +191,11 @@ impl Reader {
         let again = |why| Stop::Again { why, pause: true };
         let source = Arc::clone(&self.source);
         let clock = &source.client.shared.host.clock;
+        if let Err(stop) = self.find_start(place).await {
+            return stop;
+        }
         let (requests, outgoing) = mpsc::channel(CREDITS_MAX);
-        let credit = u64::try_from(source.settings.prefetch_bytes / 2).unwrap_or(u64::MAX);
+        let credit = u64::try_from(self.credit_bytes).unwrap_or(u64::MAX);
         if requests.try_send(self.open_request(place, credit)).is_err() {
             return again("the stream takes no request".to_owned());
         }
@@ -320,6 +244,36 @@ impl Reader {
         }
     }
 
+    /// Turns a time or a count into an offset; the stream itself knows neither.
+    async fn find_start(&mut self, place: &Place) -> Result<(), Stop> {
+        let Position::Start(start) = self.position else { return Ok(()) };
+        let timestamp_ms = match start {
+            StartAt::TimestampMs(ms) => Some(ms),
+            StartAt::Last(_) => None,
+            StartAt::Earliest | StartAt::Latest | StartAt::Offset(_) => return Ok(()),
+        };
+        let any_replica = self.source.settings.replica.is_some();
+        let ends = match self.source.offsets(place, any_replica, timestamp_ms).await {
+            Ok(ends) => ends,
+            Err(Some(refusal)) => return Err(self.refused(refusal)),
+            Err(None) => return Err(Stop::Again { why: "no answer".to_owned(), pause: true }),
+        };
+        let offset = match start {
+            StartAt::Last(count) => ends.high_watermark.saturating_sub(count).max(ends.log_start),
+            _ => ends.offset_at_timestamp.unwrap_or(ends.high_watermark),
+        };
+        match Offset::new(offset) {
+            Ok(offset) => self.starts(offset).await,
+            Err(_) => Err(Stop::Again { why: "an offset beyond the last".to_owned(), pause: true }),
+        }
+    }
+
+    async fn starts(&mut self, offset: Offset) -> Result<(), Stop> {
+        self.position = Position::At(offset);
+        let wanted = self.hand_over(News::Starts(offset)).await;
+        if wanted && !self.finished() { Ok(()) } else { Err(Stop::Done) }
+    }
+
     /// Whether the metadata name another place to read, or none because the topic is gone.
     fn moved(&self, place: &Place) -> bool {
         match self.source.place() {
@@ -329,42 +283,50 @@ impl Reader {
     }
 
     async fn take(&mut self, answer: FetchBatches) -> ControlFlow<Stop> {
-        let partition = self.source.partition.index;
         let malformed = || Stop::Again { why: "an offset beyond the last".to_owned(), pause: true };
-        if answer.batches.is_empty() {
-            // A heartbeat. It also tells where "earliest" and "latest" are.
-            let Ok(next) = Offset::new(answer.next_offset) else { return ControlFlow::Break(malformed()) };
-            self.beyond_since = None;
-            if let Position::Start(_) = self.position {
-                self.position = Position::At(next);
-            }
-            return if self.finished() { ControlFlow::Break(Stop::Done) } else { ControlFlow::Continue(()) };
-        }
-        let next = match self.position {
-            Position::At(next) => next,
-            Position::Start(_) => match first_offset(&answer.batches) {
-                Some(first) => first,
-                None => return ControlFlow::Break(self.damage(Offset::ZERO, "no batch header".to_owned())),
-            },
-        };
-        let decoded = match decode(&answer.batches, partition, next, self.end) {
-            Ok(decoded) => decoded,
-            Err(error) => return ControlFlow::Break(self.damage(next, error.to_string())),
-        };
         self.beyond_since = None;
-        self.damaged = 0;
-        self.backoff.reset();
-        if !decoded.records.is_empty() {
-            let wanted = answer.batches.len().min(self.source.settings.prefetch_bytes);
-            let permits = u32::try_from(wanted).unwrap_or(u32::MAX);
-            let Ok(permit) = Arc::clone(&self.prefetch).acquire_many_owned(permits).await else {
-                return ControlFlow::Break(Stop::Done);
+        if let Position::Start(_) = self.position {
+            let first = if answer.batches.is_empty() {
+                // A heartbeat. It also tells where "earliest" and "latest" are.
+                Offset::new(answer.next_offset).map_err(|_| malformed())
+            } else {
+                let missing = || self.damage(Offset::ZERO, "no batch header".to_owned());
+                first_offset(&answer.batches).ok_or_else(missing)
             };
-            if self.items.send(Item::Chunk(Chunk::new(decoded.records, permit))).await.is_err() {
-                return ControlFlow::Break(Stop::Done);
+            let started = match first {
+                Ok(first) => self.starts(first).await,
+                Err(stop) => Err(stop),
+            };
+            if let Err(stop) = started {
+                return ControlFlow::Break(stop);
             }
         }
-        self.position = Position::At(decoded.next);
+        let Position::At(next) = self.position else { return ControlFlow::Break(malformed()) };
+        let mut decoder = Decoder::new(&answer.batches, self.source.partition.index, next, self.end);
+        loop {
+            let decoded = match decoder.decode(CHUNK_BYTES) {
+                Ok(Some(decoded)) => decoded,
+                Ok(None) => break,
+                Err(error) => {
+                    let Position::At(next) = self.position else { return ControlFlow::Break(malformed()) };
+                    return ControlFlow::Break(self.damage(next, error.to_string()));
+                }
+            };
+            self.damaged = 0;
+            self.backoff.reset();
+            let next = decoded.next;
+            if !decoded.records.is_empty() {
+                let wanted = decoded.bytes.min(self.source.settings.waiting_bytes());
+                let permits = u32::try_from(wanted).unwrap_or(u32::MAX);
+                let Ok(permit) = Arc::clone(&self.waiting).acquire_many_owned(permits).await else {
+                    return ControlFlow::Break(Stop::Done);
+                };
+                if !self.hand_over(News::Chunk(Chunk::new(decoded, permit))).await {
+                    return ControlFlow::Break(Stop::Done);
+                }
+            }
+            self.position = Position::At(next);
+        }
         if self.finished() { ControlFlow::Break(Stop::Done) } else { ControlFlow::Continue(()) }
     }
 
