@@ -1,5 +1,7 @@
 //! What a producer tells about itself while it works.
 
+use std::time::Duration;
+
 use plimsoll_proto::ids::{LeaderEpoch, Offset, SpuId};
 
 use crate::refusal::Refusal;
@@ -17,6 +19,8 @@ pub enum ProducerEvent {
         records: u32,
         /// The typed refusal, as the server sent it.
         refusal: Refusal,
+        /// From the request to this answer.
+        after: Duration,
     },
     /// Batches that one node did not take are sent to another that leads the partition now.
     Rerouted {

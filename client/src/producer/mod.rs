@@ -8,6 +8,7 @@ mod event;
 mod held;
 mod partitioner;
 mod settings;
+mod turns;
 mod window;
 mod worker;
 
@@ -32,6 +33,7 @@ use crate::record::Record;
 pub use self::delivery::{Delivered, Delivery};
 pub use self::event::{ProducerEvent, ProducerStats};
 pub use self::settings::{Acks, OnFull};
+pub(crate) use self::turns::Turns;
 
 /// Events kept for a listener that is slow.
 const EVENTS_MAX: usize = 4096;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use plimsoll_proto::batch::ProducerSequence;
-use plimsoll_proto::ids::{LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, SpuId};
+use plimsoll_proto::ids::{LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, SpuId, VolumeId};
 use plimsoll_proto::image::MetadataImage;
 use plimsoll_proto::v1::{self, ErrorDetail, ProduceRequest, ProduceResponse, Reason, produce_response};
 use tokio::sync::{mpsc, watch};
@@ -16,7 +16,8 @@ use super::core::{Core, PartitionQueue, count};
 use super::event::ProducerEvent;
 use super::held::{Held, Payload, hold};
 use super::settings::OnFull;
-use super::window::{Ack, BatchNo, Command, Route, Target, Window, WindowSettings};
+use super::turns::Turn;
+use super::window::{Ack, BatchNo, Command, NO_ROOM_PAUSE, Route, Target, Window, WindowSettings};
 use crate::error::ProduceErrorKind;
 use crate::refusal::Refusal;
 
@@ -24,7 +25,9 @@ use crate::refusal::Refusal;
 const SERVER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Beyond the server's wait, before the connection counts as dead.
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
-/// Answers taken in one turn.
+/// How much longer than its pause a producer keeps its turn to try.
+const TURN_GRACE: Duration = Duration::from_secs(1);
+/// Answers taken at a time.
 const INCOMING_MAX: usize = 64;
 
 pub(crate) struct Worker {
@@ -39,6 +42,10 @@ pub(crate) struct Worker {
     identities: mpsc::Receiver<Option<(ProducerId, ProducerEpoch)>>,
     identity_sender: mpsc::Sender<Option<(ProducerId, ProducerEpoch)>>,
     images: watch::Receiver<Arc<MetadataImage>>,
+    turn: Arc<Turn>,
+    /// This worker, among those that may take the turn.
+    number: u64,
+    opened: watch::Receiver<u64>,
     commands: Vec<Command>,
 }
 
@@ -46,6 +53,7 @@ enum Woken {
     Incoming(Option<Incoming>),
     Identity(Option<(ProducerId, ProducerEpoch)>),
     Metadata(bool),
+    Opened,
     Queue,
     Time,
 }
@@ -67,6 +75,7 @@ impl Worker {
         let (identity_sender, identities) = mpsc::channel(1);
         let images = core.client.watch_metadata();
         let partition = PartitionId { topic_id: core.topic_id, index };
+        let turn = core.client.shared.turns.of(partition);
         Self {
             core,
             partition,
@@ -79,6 +88,9 @@ impl Worker {
             identities,
             identity_sender,
             images,
+            number: turn.enter(),
+            opened: turn.opened(),
+            turn,
             commands: Vec::new(),
         }
     }
@@ -95,6 +107,9 @@ impl Worker {
                 // The handles of both channels are held by this worker and its client.
                 Woken::Incoming(None) | Woken::Metadata(false) => return,
                 Woken::Queue => {}
+                Woken::Opened => {
+                    self.window.opened(self.core.client.shared.host.clock.now(), &mut self.commands);
+                }
                 Woken::Time => self.window.tick(self.core.client.shared.host.clock.now(), &mut self.commands),
             }
         }
@@ -114,6 +129,7 @@ impl Worker {
             incoming = self.incoming.recv() => Woken::Incoming(incoming),
             Some(identity) = self.identities.recv() => Woken::Identity(identity),
             changed = self.images.changed() => Woken::Metadata(changed.is_ok()),
+            Ok(()) = self.opened.changed() => Woken::Opened,
             () = queue.wake.notified() => Woken::Queue,
             () = time => Woken::Time,
         }
@@ -231,6 +247,8 @@ impl Worker {
                         self.acked(batch, base_offset, duplicate)
                     }
                     Command::Failed { batch, kind } => self.failed(batch, kind),
+                    Command::AskTurn => self.ask_turn(),
+                    Command::Opened => self.turn.open(),
                     Command::Tell(event) => self.tell(event),
                 }
             }
@@ -240,6 +258,13 @@ impl Worker {
         queue.takes.store(self.window.takes(), Ordering::Relaxed);
         let done_below = self.held.first_key_value().map_or(self.popped, |(batch, _)| *batch);
         queue.done_below.send_if_modified(|known| std::mem::replace(known, done_below) != done_below);
+    }
+
+    /// It is kept until the next try and a little longer.
+    fn ask_turn(&mut self) {
+        let now = self.core.client.shared.host.clock.now();
+        let granted = self.turn.take(self.number, now, now.saturating_add(NO_ROOM_PAUSE + TURN_GRACE));
+        self.window.turn(granted, now, &mut self.commands);
     }
 
     fn ask_identity(&self) {
@@ -342,6 +367,7 @@ impl Worker {
 impl Drop for Worker {
     /// A delivery always resolves, also when the producer is dropped.
     fn drop(&mut self) {
+        self.turn.leave(self.number);
         let mut accumulator = queue(&self.core, self.partition).lock();
         accumulator.close();
         let waiting = std::iter::from_fn(|| accumulator.pop(Duration::MAX, Duration::ZERO, true)).map(hold);
@@ -365,14 +391,16 @@ fn route_of(image: &MetadataImage, id: PartitionId) -> Route {
     };
     let spu = SpuId(partition.leader);
     let Some(address) = image.address(spu) else { return Route::NoLeader };
-    let volume = partition
-        .replicas
-        .iter()
-        .find(|replica| replica.spu_id == partition.leader)
-        .and_then(|replica| plimsoll_proto::ids::VolumeId::from_slice(&replica.volume_id).ok());
-    let writable = volume.is_none_or(|volume| {
-        matches!(image.volume_state(spu, volume), v1::VolumeState::Writable | v1::VolumeState::Unspecified)
-    });
+    let takes_writes = |spu: u32| {
+        let replica = partition.replicas.iter().find(|replica| replica.spu_id == spu);
+        let volume = replica.and_then(|replica| VolumeId::from_slice(&replica.volume_id).ok());
+        volume.is_none_or(|volume| {
+            let state = image.volume_state(SpuId(spu), volume);
+            matches!(state, v1::VolumeState::Writable | v1::VolumeState::Unspecified)
+        })
+    };
+    let writable = takes_writes(partition.leader);
+    let copies = partition.in_sync.iter().filter(|spu| takes_writes(**spu)).count();
     let leader_epoch = LeaderEpoch(partition.leader_epoch);
-    Route::Leader(Target { spu, address: address.to_owned(), leader_epoch, writable })
+    Route::Leader(Target { spu, address: address.to_owned(), leader_epoch, writable, copies })
 }

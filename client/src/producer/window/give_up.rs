@@ -7,7 +7,7 @@ use plimsoll_proto::batch::Sequence;
 
 use super::Window;
 use super::parts::{BatchNo, Cause, Command, Entry, EntryState, Identity, Phase};
-use crate::error::ProduceErrorKind;
+use crate::error::{LastCause, ProduceErrorKind};
 use crate::producer::event::ProducerEvent;
 use crate::refusal::Outcome;
 
@@ -32,7 +32,7 @@ impl Window {
             let kind = ProduceErrorKind::DeadlineExceeded {
                 waited: self.settings.deadline,
                 outcome: Outcome::Unknown,
-                last: entry.last.or_else(|| self.last_refusal.clone()),
+                last: entry.last.or_else(|| self.last_refusal.clone()).map(LastCause::from),
             };
             self.give_up(entry.batch, entry.records, kind, out);
         }
@@ -80,7 +80,7 @@ impl Window {
                 ProduceErrorKind::DeadlineExceeded {
                     waited: self.settings.deadline,
                     outcome: Outcome::Unknown,
-                    last: entry.last.or_else(|| self.last_refusal.clone()),
+                    last: entry.last.or_else(|| self.last_refusal.clone()).map(LastCause::from),
                 }
             } else {
                 kind.clone()

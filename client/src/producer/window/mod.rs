@@ -27,9 +27,10 @@ use plimsoll_proto::ids::{ProducerEpoch, ProducerId, SpuId};
 use plimsoll_proto::v1::Reason;
 
 use self::parts::{Cause, Entry, EntryState, Identity, Phase};
+pub(crate) use self::pause::NO_ROOM_PAUSE;
 use self::pause::{BACKOFF_FIRST, BACKOFF_MAX};
 use super::event::ProducerEvent;
-use crate::error::ProduceErrorKind;
+use crate::error::{LastCause, ProduceErrorKind};
 use crate::refusal::{Outcome, Refusal};
 
 pub(crate) use self::parts::{Ack, BatchNo, Command, Route, Target, WindowSettings};
@@ -46,6 +47,10 @@ pub(crate) struct Window {
     renew: bool,
     /// After a full disk one batch tries it alone.
     probing: bool,
+    /// Refusals for lack of space since the last acknowledgement or news.
+    no_room: u32,
+    /// News ended the pause: nobody has to be asked whose turn it is.
+    called: bool,
     /// Times in a row that the oldest batch was out of order.
     disorder: u32,
     next_batch: BatchNo,
@@ -78,6 +83,8 @@ impl Window {
             next_sequence: Sequence::ZERO,
             renew: false,
             probing: false,
+            no_room: 0,
+            called: false,
             disorder: 0,
             next_batch: 0,
             next_request: 1,
@@ -98,7 +105,7 @@ impl Window {
                     && self.queue.iter().all(|entry| entry.state != EntryState::Ready)
                     && self.queue.len() < self.in_flight_limit()
             }
-            Phase::Draining { .. } | Phase::Waiting { .. } => false,
+            Phase::Draining { .. } | Phase::Waiting { .. } | Phase::Asking => false,
             // So that it fails.
             Phase::Stopped(_) => true,
         }
@@ -155,11 +162,13 @@ impl Window {
             (old, new) if old == new => return,
             // An answer named a newer leader before the metadata did.
             (Route::Leader(old), Route::Leader(new)) if new.leader_epoch < old.leader_epoch => return,
-            (Route::Leader(old), Route::Leader(new)) => {
-                (old.spu != new.spu || old.leader_epoch != new.leader_epoch).then_some(Cause::Leader).or_else(
-                    || (new.writable && !old.writable || old.address != new.address).then_some(Cause::Disk),
-                )
-            }
+            (Route::Leader(old), Route::Leader(new)) => (old.spu != new.spu
+                || old.leader_epoch != new.leader_epoch)
+                .then_some(Cause::Leader)
+                .or_else(|| {
+                    let room = new.writable && !old.writable || new.copies > old.copies;
+                    (room || old.address != new.address).then_some(Cause::Disk)
+                }),
             (_, Route::Leader(_)) => Some(Cause::Leader),
             (_, Route::NoLeader | Route::Gone) => None,
         };
@@ -205,7 +214,11 @@ impl Window {
     pub(crate) fn acked(&mut self, request: u64, ack: Ack, now: Duration, out: &mut Vec<Command>) {
         if let Some(entry) = self.position(request).and_then(|at| self.queue.remove(at)) {
             self.backoff.reset();
+            if self.probing {
+                out.push(Command::Opened);
+            }
             self.probing = false;
+            self.no_room = 0;
             self.disorder = 0;
             self.last_refusal = None;
             out.push(Command::Acked {
@@ -238,7 +251,10 @@ impl Window {
             return self.pump(now, out);
         };
         let entry = &mut self.queue[at];
-        entry.state = EntryState::Ready;
+        let after = match std::mem::replace(&mut entry.state, EntryState::Ready) {
+            EntryState::Sent { at, .. } => now.saturating_sub(at),
+            EntryState::Ready => Duration::ZERO,
+        };
         entry.last = Some(refusal.clone());
         entry.maybe_written |= refusal.outcome() == Outcome::Unknown;
         let maybe_written = entry.maybe_written;
@@ -247,6 +263,7 @@ impl Window {
             spu,
             records: entry.records,
             refusal: refusal.clone(),
+            after,
         }));
         self.last_refusal = Some(refusal.clone());
         if maybe_written && !self.settings.idempotent {
@@ -277,8 +294,18 @@ impl Window {
                 self.pause(pause, Cause::Leader, now);
             }
             _ if !refusal.is_retryable() => self.fail(at, ProduceErrorKind::Refused(refusal), now, out),
-            Reason::DiskFull | Reason::Throttled | Reason::VolumeFailed | Reason::MemoryPressure => {
+            Reason::DiskFull | Reason::NotEnoughInSync => {
                 self.probing = true;
+                self.called = false;
+                if !self.follow_hint(&refusal, now, out) {
+                    let pause = self.no_room_pause(refusal.reason());
+                    self.pause(pause, Cause::Disk, now);
+                }
+            }
+            Reason::Throttled | Reason::VolumeFailed | Reason::MemoryPressure => {
+                self.probing = true;
+                // Each node has its own reasons: what another producer meets says nothing.
+                self.called = true;
                 if !self.follow_hint(&refusal, now, out) {
                     // `retry_after` is an upper bound: trying one batch earlier is welcome.
                     let limit = refusal.retry_after().unwrap_or(BACKOFF_MAX);
@@ -338,7 +365,7 @@ impl Window {
             let kind = ProduceErrorKind::DeadlineExceeded {
                 waited: self.settings.deadline,
                 outcome: if known { Outcome::NotWritten } else { Outcome::Unknown },
-                last: entry.last.clone().or_else(|| self.last_refusal.clone()),
+                last: entry.last.clone().or_else(|| self.last_refusal.clone()).map(LastCause::from),
             };
             self.fail(0, kind, now, out);
         }

@@ -34,6 +34,8 @@ pub(crate) struct Target {
     pub(crate) leader_epoch: LeaderEpoch,
     /// Whether the metadata say that its volume takes writes.
     pub(crate) writable: bool,
+    /// Members of the in-sync set whose volumes take writes, as the metadata say.
+    pub(crate) copies: usize,
 }
 
 /// What the metadata say of the partition.
@@ -56,6 +58,10 @@ pub(crate) enum Command {
     Acked { batch: BatchNo, base_offset: Option<Offset>, duplicate: bool },
     /// The batch failed for good.
     Failed { batch: BatchNo, kind: ProduceErrorKind },
+    /// Ask whether it is this producer's turn to try a partition that has no room; answer with [`Window::turn`].
+    AskTurn,
+    /// The partition takes batches again, which others wait for.
+    Opened,
     /// Tell who listens.
     Tell(ProducerEvent),
 }
@@ -107,6 +113,8 @@ pub(super) enum Phase {
         until: Duration,
         cause: Cause,
     },
+    /// Nothing is under way, and nothing is sent before the answer to [`Command::AskTurn`].
+    Asking,
     /// Nothing can be sent any more.
     Stopped(ProduceErrorKind),
 }

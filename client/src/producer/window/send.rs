@@ -24,7 +24,11 @@ impl Window {
             self.phase = Phase::Waiting { until, cause };
         }
         if matches!(self.phase, Phase::Waiting { until, .. } if until <= now) {
-            self.phase = Phase::Sending;
+            let ask = self.probing && !self.called && !self.queue.is_empty();
+            self.phase = if ask { Phase::Asking } else { Phase::Sending };
+            if ask {
+                out.push(Command::AskTurn);
+            }
         }
         if !matches!(self.phase, Phase::Sending) || self.queue.is_empty() {
             return;
@@ -98,7 +102,8 @@ impl Window {
         if !newer || address.is_empty() {
             return false;
         }
-        let target = Target { spu, address: address.to_owned(), leader_epoch: epoch, writable: true };
+        let target =
+            Target { spu, address: address.to_owned(), leader_epoch: epoch, writable: true, copies: 0 };
         self.pause(Duration::ZERO, Cause::Leader, now);
         self.route(Route::Leader(target), now, out);
         true

@@ -1,9 +1,8 @@
 //! The window, driven by hand: what is sent, in which order, with which sequence.
 
-use plimsoll_proto::status::reason_name;
 use plimsoll_proto::v1::{DiskDetail, ErrorDetail, LeaderHint};
 
-use super::pause::{DISK_NEWS_JITTER, LEADER_NEWS_JITTER};
+use super::pause::{DISK_NEWS_JITTER, LEADER_NEWS_JITTER, NO_ROOM_PAUSE};
 use super::*;
 use plimsoll_proto::ids::LeaderEpoch;
 
@@ -18,6 +17,10 @@ struct Driver {
     failed: Vec<(BatchNo, ProduceErrorKind)>,
     identities: usize,
     reroutes: Vec<(u32, u32)>,
+    /// Whether it is this producer's turn when it asks.
+    turn: bool,
+    asked: usize,
+    opened: usize,
 }
 
 fn target(spu: u32, epoch: u32) -> Target {
@@ -26,6 +29,7 @@ fn target(spu: u32, epoch: u32) -> Target {
         address: format!("node-{spu}:7011"),
         leader_epoch: LeaderEpoch(epoch),
         writable: true,
+        copies: 3,
     }
 }
 
@@ -50,6 +54,9 @@ impl Driver {
             failed: Vec::new(),
             identities: 0,
             reroutes: Vec::new(),
+            turn: true,
+            asked: 0,
+            opened: 0,
         };
         driver.route(Route::Leader(target(1, 1)));
         driver
@@ -58,7 +65,11 @@ impl Driver {
     fn with(&mut self, step: impl FnOnce(&mut Window, Duration, &mut Vec<Command>)) {
         let mut out = Vec::new();
         step(&mut self.window, self.now, &mut out);
-        for command in out {
+        self.take(out);
+    }
+
+    fn take(&mut self, commands: Vec<Command>) {
+        for command in commands {
             match command {
                 Command::NewIdentity => self.identities += 1,
                 Command::Send { batch, request, connection, target, stamp } => {
@@ -67,6 +78,13 @@ impl Driver {
                 }
                 Command::Acked { batch, .. } => self.acked.push(batch),
                 Command::Failed { batch, kind } => self.failed.push((batch, kind)),
+                Command::AskTurn => {
+                    self.asked += 1;
+                    let (granted, mut more) = (self.turn, Vec::new());
+                    self.window.turn(granted, self.now, &mut more);
+                    self.take(more);
+                }
+                Command::Opened => self.opened += 1,
                 Command::Tell(ProducerEvent::Rerouted { from, to, .. }) => self.reroutes.push((from.0, to.0)),
                 Command::Tell(_) => {}
             }
@@ -189,6 +207,75 @@ fn a_writable_volume_wakes_who_waits() {
 }
 
 #[test]
+fn where_the_metadata_tell_of_the_full_disk_nobody_asks_before_the_pause_is_over() {
+    let mut d = Driver::new(true, 5, false);
+    d.route(Route::Leader(Target { writable: false, ..target(1, 1) }));
+    d.enqueue(1);
+    for _ in 0..3 {
+        let (sent, requests) = d.look();
+        assert_eq!(sent, [(0, Some(0))]);
+        d.refuse(requests[0], full());
+        d.advance(NO_ROOM_PAUSE - Duration::from_millis(1));
+        assert!(d.look().0.is_empty());
+        d.advance(Duration::from_millis(1));
+    }
+    assert_eq!(d.asked, 3);
+}
+
+#[test]
+fn where_they_do_not_a_few_tries_come_soon() {
+    for (detail, news) in [
+        (full(), Target { writable: false, copies: 2, ..target(1, 1) }),
+        (ErrorDetail::not_written(Reason::NotEnoughInSync, "1 of 2"), Target { copies: 1, ..target(1, 1) }),
+    ] {
+        let mut d = Driver::new(true, 5, false);
+        d.enqueue(1);
+        for _ in 0..4 {
+            let (_, requests) = d.look();
+            d.refuse(requests[0], detail.clone());
+            d.advance(Duration::from_millis(500));
+        }
+        let (_, requests) = d.look();
+        d.refuse(requests[0], detail);
+        d.advance(NO_ROOM_PAUSE / 2);
+        assert!(d.look().0.is_empty());
+        // That things got worse is no news to go on; that they got better is.
+        d.route(Route::Leader(news));
+        d.advance(DISK_NEWS_JITTER);
+        assert!(d.look().0.is_empty());
+        d.route(Route::Leader(target(1, 1)));
+        d.advance(DISK_NEWS_JITTER);
+        let (sent, requests) = d.look();
+        assert_eq!(sent, [(0, Some(0))]);
+        d.ack(requests[0], false);
+        assert_eq!(d.opened, 1);
+    }
+}
+
+#[test]
+fn out_of_turn_nothing_is_sent_until_another_gets_through() {
+    let mut d = Driver::new(true, 5, false);
+    d.turn = false;
+    d.enqueue(1);
+    let (_, requests) = d.look();
+    d.refuse(requests[0], full());
+    for _ in 0..3 {
+        d.advance_to_wake();
+        assert!(d.look().0.is_empty());
+    }
+    assert_eq!(d.asked, 3);
+    d.with(|window, now, out| window.opened(now, out));
+    d.advance(DISK_NEWS_JITTER);
+    let (sent, requests) = d.look();
+    assert_eq!(sent, [(0, Some(0))]);
+    d.ack(requests[0], false);
+    // What others meet is no news to one that gets through.
+    d.enqueue(1);
+    d.with(|window, now, out| window.opened(now, out));
+    assert_eq!(d.look().0, [(1, Some(10))]);
+}
+
+#[test]
 fn a_hint_of_a_newer_leader_is_followed_at_once() {
     let mut d = Driver::new(true, 5, false);
     d.enqueue(1);
@@ -289,7 +376,7 @@ fn a_deadline_tells_what_stood_in_the_way() {
         panic!("{:?}", d.failed);
     };
     assert_eq!(*outcome, Outcome::NotWritten);
-    assert_eq!(last.as_ref().map(|refusal| reason_name(refusal.reason())), Some("DISK_FULL"));
+    assert_eq!(last.as_ref().and_then(LastCause::refusal).map(Refusal::reason_name), Some("DISK_FULL"));
 }
 
 #[test]

@@ -1,0 +1,113 @@
+//! A producer as a [`Sink`] of records.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use futures::{FutureExt, Sink};
+
+use super::{Delivery, Producer};
+use crate::error::ProduceError;
+use crate::record::Record;
+
+/// A [`Producer`] as a [`Sink`]; see [`Producer::into_sink`].
+///
+/// `feed` waits while the buffer of the producer is full, `flush` and `close` until every record is acknowledged. The
+/// first record that fails is the error of whatever is called next, with the record in it; the sink goes on working.
+///
+/// ```no_run
+/// use futures::{SinkExt, StreamExt, stream};
+/// use plimsoll_client::{Producer, Record};
+///
+/// # async fn example(producer: Producer) -> Result<(), Box<dyn std::error::Error>> {
+/// let records = stream::iter(["EWR-IAH", "LGA-IAH"]).map(|flight| Ok(Record::new(flight)));
+/// records.forward(producer.into_sink()).await?; // acknowledged, every one
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a sink sends nothing by itself"]
+pub struct ProducerSink {
+    producer: Producer,
+    /// A record that waits for room.
+    accepting: Option<Pin<Box<dyn Future<Output = Result<Delivery, ProduceError>> + Send>>>,
+    deliveries: FuturesUnordered<Delivery>,
+    /// A flush or close of the producer under way.
+    ending: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl fmt::Debug for ProducerSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProducerSink")
+            .field("producer", &self.producer)
+            .field("unacknowledged", &self.deliveries.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ProducerSink {
+    pub(crate) fn new(producer: Producer) -> Self {
+        Self { producer, accepting: None, deliveries: FuturesUnordered::new(), ending: None }
+    }
+
+    /// Waits until the record at hand is accepted.
+    fn poll_accepted(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ProduceError>> {
+        if let Some(accepting) = &mut self.accepting {
+            let accepted = ready!(accepting.as_mut().poll(context));
+            self.accepting = None;
+            self.deliveries.push(accepted?);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes note of what was answered, without waiting.
+    fn answered(&mut self, context: &mut Context<'_>) -> Result<(), ProduceError> {
+        while let Poll::Ready(Some(answer)) = self.deliveries.poll_next_unpin(context) {
+            answer?;
+        }
+        Ok(())
+    }
+
+    fn poll_end(&mut self, context: &mut Context<'_>, close: bool) -> Poll<Result<(), ProduceError>> {
+        ready!(self.poll_accepted(context))?;
+        let producer = &self.producer;
+        let ending = self.ending.get_or_insert_with(|| {
+            let producer = producer.clone();
+            async move {
+                if close { producer.close().await } else { producer.flush().await }
+            }
+            .boxed()
+        });
+        ready!(ending.as_mut().poll(context));
+        while let Some(answer) = ready!(self.deliveries.poll_next_unpin(context)) {
+            answer?;
+        }
+        self.ending = None;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Sink<Record> for ProducerSink {
+    type Error = ProduceError;
+
+    fn poll_ready(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), ProduceError>> {
+        self.answered(context)?;
+        self.poll_accepted(context)
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, record: Record) -> Result<(), ProduceError> {
+        assert!(self.accepting.is_none(), "start_send is called after poll_ready was ready");
+        let producer = self.producer.clone();
+        self.accepting = Some(async move { producer.send(record).await }.boxed());
+        Ok(())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), ProduceError>> {
+        self.poll_end(context, false)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), ProduceError>> {
+        self.poll_end(context, true)
+    }
+}
