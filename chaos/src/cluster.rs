@@ -1,5 +1,6 @@
 //! The cluster of a run: controllers and storage nodes as processes of their own, each node on disks of its own.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,27 +8,42 @@ use anyhow::{Context as _, bail};
 use plimsoll_client::Client;
 use plimsoll_host::Host;
 
+use crate::nemesis::wall_clock::WallClock;
 use crate::process::{self, Server};
+use crate::rig::network::Lan;
 use crate::rig::{Disk, DiskKind, Rig, VolumeSpec};
 
 /// What a cluster consists of. There are always three controllers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Topology {
     /// The disks of each storage node.
     pub spus: Vec<Vec<VolumeSpec>>,
     /// A disk of its own for each controller; `None` is a plain folder.
     pub controller_disk: Option<VolumeSpec>,
+    /// Each controller lies on the first disk of the storage node with the same number.
+    pub controllers_with_spus: bool,
+    /// Every server is a host of its own, on a network that can be cut.
+    pub network: bool,
+    /// The wall clock of every storage node can be set.
+    pub clocks: bool,
+    /// The logs of the storage nodes lie on their first disks.
+    pub logs_on_disks: bool,
+    /// Further arguments of every storage node.
+    pub spu_arguments: Vec<&'static str>,
 }
 
 impl Topology {
     /// Three storage nodes with one disk each.
     pub fn three_nodes(disk: VolumeSpec) -> Self {
-        Self { spus: vec![vec![disk]; 3], controller_disk: None }
+        Self { spus: vec![vec![disk]; 3], ..Self::default() }
     }
 }
 
 /// Controllers of every cluster.
 pub const CONTROLLERS: u32 = 3;
+/// Last part of the addresses of controllers and storage nodes, less their ids.
+const CONTROLLER_HOST: u8 = 10;
+const SPU_HOST: u8 = 20;
 
 /// The running cluster. Dropped, it kills the servers and then undoes the rig.
 #[derive(Debug)]
@@ -37,7 +53,11 @@ pub struct Cluster {
     spus: Vec<Server>,
     controller_addresses: Vec<String>,
     volumes: Vec<Vec<Disk>>,
+    clocks: Vec<WallClock>,
+    topology: Topology,
+    logs: PathBuf,
     binary: PathBuf,
+    lan: Option<Lan>,
     rig: Rig,
 }
 
@@ -45,62 +65,158 @@ impl Cluster {
     /// Makes the disks and starts everything.
     ///
     /// # Errors
-    /// When the binary is missing, or a process or a disk can't be made.
-    pub fn start(mut rig: Rig, topology: &Topology) -> anyhow::Result<Self> {
-        let binary = process::find_binary()?;
-        let logs = rig.folder("logs")?;
-        let controller_addresses = addresses(usize::try_from(CONTROLLERS)?)?;
-        let members: Vec<String> = (1u32..)
-            .zip(&controller_addresses)
-            .flat_map(|(id, address)| ["--controller".to_owned(), format!("{id}@{address}")])
-            .collect();
-
-        let mut controllers = Vec::new();
-        let mut controller_disks = Vec::new();
-        for (id, address) in (1u32..).zip(&controller_addresses) {
-            let name = format!("controller-{id}");
-            let data = match topology.controller_disk {
-                Some(spec) => {
-                    let disk = rig.volume(&name, spec)?;
-                    let data = disk.data().to_owned();
-                    controller_disks.push(disk);
-                    data
-                }
-                None => rig.folder(&name)?,
-            };
-            let mut arguments = command(["controller", "run"], id, &[&data], address);
-            arguments.extend(members.iter().cloned());
-            arguments.push("--bootstrap".to_owned());
-            controllers.push(Server::new(&name, &binary, arguments, logs.join(format!("{name}.log"))));
+    /// When the binary is missing, or a process or a disk can't be made; [`crate::rig::Missing`] for what this machine
+    /// does not have.
+    pub fn start(rig: Rig, topology: &Topology) -> anyhow::Result<Self> {
+        let mut cluster = Self {
+            controllers: Vec::new(),
+            controller_disks: Vec::new(),
+            spus: Vec::new(),
+            controller_addresses: Vec::new(),
+            volumes: Vec::new(),
+            clocks: Vec::new(),
+            topology: topology.clone(),
+            logs: rig.folder("logs")?,
+            binary: process::find_binary()?,
+            lan: if topology.network { Some(Lan::create()?) } else { None },
+            rig,
+        };
+        let mut hosts = Vec::new();
+        for id in 1..=CONTROLLERS {
+            let (address, namespace) = cluster.host(CONTROLLER_HOST, id)?;
+            cluster.controller_addresses.push(address);
+            hosts.push(namespace);
         }
-        let mut volumes = Vec::new();
-        let mut spus = Vec::new();
-        let spu_addresses = addresses(topology.spus.len())?;
-        for ((id, address), specs) in (1u32..).zip(&spu_addresses).zip(&topology.spus) {
-            let name = format!("spu-{id}");
-            let mut disks = Vec::new();
-            for (number, spec) in (1u32..).zip(specs) {
-                let name =
-                    if specs.len() == 1 { format!("disk-{id}") } else { format!("disk-{id}-{number}") };
-                disks.push(rig.volume(&name, *spec)?);
-            }
-            let data: Vec<&Path> = disks.iter().map(Disk::data).collect();
-            let mut arguments = command(["spu", "run"], id, &data, address);
-            arguments.extend(["--advertise".to_owned(), address.clone()]);
-            arguments.extend(members.iter().cloned());
-            if rig.kind() == DiskKind::Simulated {
-                let limit = specs.iter().map(|spec| spec.bytes).min().unwrap_or(0);
-                arguments.extend(["--byte-limit".to_owned(), limit.to_string()]);
-            }
-            spus.push(Server::new(&name, &binary, arguments, logs.join(format!("{name}.log"))));
-            volumes.push(disks);
+        // Disks of storage nodes first: controllers may lie on them.
+        for (id, specs) in (1u32..).zip(&topology.spus) {
+            cluster.make_disks(id, specs)?;
         }
-        let mut cluster =
-            Self { controllers, controller_disks, spus, controller_addresses, volumes, binary, rig };
+        for (id, namespace) in (1u32..).zip(hosts) {
+            cluster.make_controller(id, namespace)?;
+        }
+        for id in (1u32..).take(topology.spus.len()) {
+            cluster.make_spu(id)?;
+        }
         for server in cluster.controllers.iter_mut().chain(&mut cluster.spus) {
             server.start()?;
         }
         Ok(cluster)
+    }
+
+    /// Adds and starts another storage node with these disks; its id.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn add_spu(&mut self, disks: &[VolumeSpec]) -> anyhow::Result<u32> {
+        let id = u32::try_from(self.spus.len())? + 1;
+        self.make_disks(id, disks)?;
+        self.make_spu(id)?;
+        self.spu(id).start()?;
+        Ok(id)
+    }
+
+    fn make_disks(&mut self, id: u32, specs: &[VolumeSpec]) -> anyhow::Result<()> {
+        let mut disks = Vec::new();
+        for (number, spec) in (1u32..).zip(specs) {
+            let name = if specs.len() == 1 { format!("disk-{id}") } else { format!("disk-{id}-{number}") };
+            disks.push(self.rig.volume(&name, *spec)?);
+        }
+        self.volumes.push(disks);
+        Ok(())
+    }
+
+    fn make_controller(&mut self, id: u32, namespace: Option<PathBuf>) -> anyhow::Result<()> {
+        let name = format!("controller-{id}");
+        let data = match self.topology.controller_disk {
+            _ if self.topology.controllers_with_spus => {
+                let data = self.disk(id).folder().join(&name);
+                std::fs::create_dir_all(&data).with_context(|| format!("create {}", data.display()))?;
+                data
+            }
+            Some(spec) => {
+                let disk = self.rig.volume(&name, spec)?;
+                let data = disk.data().to_owned();
+                self.controller_disks.push(disk);
+                data
+            }
+            None => self.rig.folder(&name)?,
+        };
+        let address = &self.controller_addresses[index(id)];
+        let mut arguments = command(["controller", "run"], id, &[&data], address);
+        arguments.extend(self.members());
+        arguments.push("--bootstrap".to_owned());
+        let log = self.logs.join(format!("{name}.log"));
+        let server = Server::new(&name, &self.binary, arguments, log).in_namespace(namespace);
+        self.controllers.push(server);
+        Ok(())
+    }
+
+    fn make_spu(&mut self, id: u32) -> anyhow::Result<()> {
+        let name = format!("spu-{id}");
+        let (address, namespace) = self.host(SPU_HOST, id)?;
+        let data: Vec<&Path> = self.disks(id).iter().map(Disk::data).collect();
+        let mut arguments = command(["spu", "run"], id, &data, &address);
+        arguments.extend(["--advertise".to_owned(), address]);
+        arguments.extend(self.members());
+        arguments.extend(self.topology.spu_arguments.iter().map(|argument| (*argument).to_owned()));
+        if self.rig.kind() == DiskKind::Simulated {
+            let limit = self.disks(id).iter().map(Disk::bytes).min().unwrap_or(0);
+            arguments.extend(["--byte-limit".to_owned(), limit.to_string()]);
+        }
+        let logs = if self.topology.logs_on_disks { self.disk(id).folder() } else { &self.logs };
+        let log = logs.join(format!("{name}.log"));
+        let mut server = Server::new(&name, &self.binary, arguments, log).in_namespace(namespace);
+        if self.topology.clocks {
+            let clock = WallClock::create(self.rig.root().join(format!("{name}.clock")))?;
+            server = server.with_environment(clock.environment());
+            self.clocks.push(clock);
+        }
+        self.spus.push(server);
+        Ok(())
+    }
+
+    /// Where a server listens, and its namespace where it has one.
+    fn host(&mut self, first: u8, id: u32) -> anyhow::Result<(String, Option<PathBuf>)> {
+        match &mut self.lan {
+            None => Ok((format!("127.0.0.1:{}", process::free_port()?), None)),
+            Some(lan) => {
+                let host = lan.add(first + u8::try_from(id)?)?;
+                Ok((format!("{}:7000", host.address), Some(host.namespace())))
+            }
+        }
+    }
+
+    fn members(&self) -> Vec<String> {
+        (1u32..)
+            .zip(&self.controller_addresses)
+            .flat_map(|(id, address)| ["--controller".to_owned(), format!("{id}@{address}")])
+            .collect()
+    }
+
+    /// The network, in a topology that has one.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn lan(&self) -> anyhow::Result<&Lan> {
+        self.lan.as_ref().context("this cluster has no network of its own")
+    }
+
+    /// Address of a storage node on that network.
+    pub fn spu_host(id: u32) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, 0, SPU_HOST.saturating_add(u8::try_from(id).unwrap_or(0)))
+    }
+
+    /// Address of a controller on that network.
+    pub fn controller_host(id: u32) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, 0, CONTROLLER_HOST.saturating_add(u8::try_from(id).unwrap_or(0)))
+    }
+
+    /// The wall clock of a storage node, in a topology where it can be set.
+    ///
+    /// # Errors
+    /// When it can't.
+    pub fn wall_clock(&self, id: u32) -> anyhow::Result<&WallClock> {
+        self.clocks.get(index(id)).context("the clocks of this cluster are right")
     }
 
     /// Waits until every node is online.
@@ -227,11 +343,6 @@ impl Cluster {
 
 fn index(id: u32) -> usize {
     usize::try_from(id).unwrap_or(0).saturating_sub(1)
-}
-
-fn addresses(count: usize) -> anyhow::Result<Vec<String>> {
-    let address = |_| Ok(format!("127.0.0.1:{}", process::free_port()?));
-    (0..count).map(address).collect()
 }
 
 fn command(verbs: [&str; 2], id: u32, data: &[&Path], listen: &str) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! The servers of a run: real processes of the `plimsoll` binary, started, killed and started again.
 
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,13 +17,35 @@ pub struct Server {
     binary: PathBuf,
     arguments: Vec<String>,
     log: PathBuf,
+    environment: Vec<(String, String)>,
+    namespace: Option<PathBuf>,
     child: Option<Child>,
 }
 
 impl Server {
     /// A server that is not started yet. Everything it prints is appended to `log`.
     pub fn new(name: &str, binary: &Path, arguments: Vec<String>, log: PathBuf) -> Self {
-        Self { name: name.to_owned(), binary: binary.to_owned(), arguments, log, child: None }
+        Self {
+            name: name.to_owned(),
+            binary: binary.to_owned(),
+            arguments,
+            log,
+            environment: Vec::new(),
+            namespace: None,
+            child: None,
+        }
+    }
+
+    /// With these variables besides.
+    pub fn with_environment(mut self, environment: Vec<(String, String)>) -> Self {
+        self.environment = environment;
+        self
+    }
+
+    /// In a network namespace of its own.
+    pub fn in_namespace(mut self, namespace: Option<PathBuf>) -> Self {
+        self.namespace = namespace;
+        self
     }
 
     /// Where its output goes.
@@ -56,12 +78,28 @@ impl Server {
             .stdout(Stdio::from(log.try_clone().context("duplicate a descriptor")?))
             .stderr(Stdio::from(log))
             .env("NO_COLOR", "1")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             // A Ctrl-C at the terminal is for the run, which then stops its servers in order.
             .process_group(0);
-        // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe and allocates nothing.
+        let namespace = match &self.namespace {
+            None => None,
+            Some(path) => {
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                let opened = rustix::fs::open(path, flags, Mode::empty());
+                Some(opened.with_context(|| format!("open {}", path.display()))?)
+            }
+        };
+        // SAFETY: between fork and exec only prctl(2) and setns(2) are called, which are async-signal-safe and
+        // allocate nothing.
         unsafe {
-            command.pre_exec(|| {
+            command.pre_exec(move || {
                 rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+                if let Some(namespace) = &namespace {
+                    rustix::thread::move_into_link_name_space(
+                        namespace.as_fd(),
+                        Some(rustix::thread::LinkNameSpaceType::Network),
+                    )?;
+                }
                 Ok(())
             });
         }
@@ -80,9 +118,23 @@ impl Server {
 
     /// Asks the process to stop; [`Server::kill`] afterwards makes sure.
     pub fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    /// Lets it stand still.
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let Some(pid) = self.pid().and_then(|pid| i32::try_from(pid).ok()) else { return };
         if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-            let _gone_already = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let _gone_already = rustix::process::kill_process(pid, signal);
         }
     }
 

@@ -6,16 +6,23 @@
 //! the next one.
 
 mod disk;
+mod filesystem;
+mod images;
 pub mod last_run;
 mod leftovers;
+mod missing;
 mod mounts;
 mod namespace;
+pub mod network;
+pub mod program;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
 pub use disk::{Disk, DiskKind, Space, VolumeSpec, share, space};
+pub use filesystem::Filesystem;
+pub use missing::Missing;
 pub use namespace::{Privilege, privilege};
 
 /// The folder and the mounts of one run.
@@ -64,11 +71,14 @@ impl Rig {
     /// A disk: a mount of its own where that is possible and wanted.
     ///
     /// # Errors
-    /// When not even a folder can be made.
+    /// When not even a folder can be made; [`Missing`] for a filesystem that this machine does not have.
     pub fn volume(&mut self, name: &str, spec: VolumeSpec) -> anyhow::Result<Disk> {
         let path = self.folder(name)?;
+        if spec.filesystem != Filesystem::Tmpfs {
+            return self.volume_in_image(name, path, spec);
+        }
         if self.kind == DiskKind::Tmpfs {
-            match mounts::mount_tmpfs(&path, spec) {
+            match mounts::mount_tmpfs(&path, &spec) {
                 Ok(()) => self.mounted.push(path.clone()),
                 Err(error) => {
                     tracing::warn!("no filesystem of its own for {}: {error:#}", path.display());
@@ -78,6 +88,16 @@ impl Rig {
         }
         let data = self.folder(&format!("{name}/data"))?;
         Ok(Disk::new(path, data, spec.bytes, self.kind))
+    }
+
+    fn volume_in_image(&mut self, name: &str, path: PathBuf, spec: VolumeSpec) -> anyhow::Result<Disk> {
+        let backing = self.folder(&format!("{name}-image"))?;
+        let image = images::make(&path, &backing, spec)?;
+        // They are undone from the last to the first: the image before what it lies on.
+        self.mounted.extend(image.mounted.into_iter().rev());
+        let data = image.volume.join("data");
+        std::fs::create_dir_all(&data).with_context(|| format!("create {}", data.display()))?;
+        Ok(Disk::new(image.volume, data, spec.bytes, self.kind).in_image(spec.filesystem, image.file, path))
     }
 
     /// Undoes everything now.

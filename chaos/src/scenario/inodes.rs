@@ -12,7 +12,7 @@ use crate::rig::VolumeSpec;
 
 /// Disks with room for files of some partitions, and a few more.
 pub(super) fn few_inodes() -> Topology {
-    Topology::three_nodes(VolumeSpec { bytes: 96 << 20, inodes: Some(400) })
+    Topology::three_nodes(VolumeSpec::of_bytes(96 << 20).with_inodes(400))
 }
 
 pub(super) async fn kill_at_zero(run: &mut Run) -> anyhow::Result<()> {

@@ -42,7 +42,7 @@ pub(super) async fn leader_full(run: &mut Run) -> anyhow::Result<()> {
 
 /// Two disks in each node.
 pub(super) fn two_volumes_each() -> Topology {
-    Topology { spus: vec![vec![VolumeSpec::of_bytes(96 << 20); 2]; 3], controller_disk: None }
+    Topology { spus: vec![vec![VolumeSpec::of_bytes(96 << 20); 2]; 3], ..Topology::default() }
 }
 
 pub(super) async fn one_of_two_volumes(run: &mut Run) -> anyhow::Result<()> {

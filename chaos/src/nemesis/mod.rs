@@ -1,0 +1,8 @@
+//! What is done to volumes, processes and hosts. Each undoes itself when dropped.
+
+pub mod freeze;
+pub mod injection;
+pub mod inodes;
+pub mod pressure;
+pub mod rot;
+pub mod wall_clock;
