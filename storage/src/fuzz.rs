@@ -1,6 +1,6 @@
 //! What reads bytes that nobody vouches for, each as a function of bytes that must not panic.
 //!
-//! The tests here replay a corpus of real files and mutate them; any fuzzer can call the same functions.
+//! The tests here replay a corpus of real files and mutate them; `scripts/fuzz` runs libFuzzer on the same functions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use plimsoll_proto::ids::{ClusterId, LeaderEpoch, Offset, PartitionId, SpuId, To
 
 use crate::fs::memory::{MemoryDisk, MemoryDiskSettings};
 use crate::fs::{Disk, DiskFile, OpenMode};
-use crate::log::{CHECKPOINT_MAGIC, Checkpoint, ReadError, SlotFile};
+use crate::log::{CHECKPOINT_MAGIC, Checkpoint, LogSettings, ReadError, SlotFile};
 use crate::recovery::dir_of;
 use crate::segment::{FileKind, IndexFile, IndexKind, path_of};
 use crate::space::TwoSlotFile;
@@ -28,7 +28,7 @@ pub const TARGETS: [(&str, Target); 5] = [
     ("index", index),
     ("checkpoint", checkpoint),
     ("producers", producers),
-    ("directory", directory),
+    ("recovery", recovery),
 ];
 
 const NOW: Duration = Duration::from_secs(1);
@@ -113,7 +113,7 @@ pub fn producers(input: &[u8]) {
 }
 
 /// The files of a partition: any number of { which u8, base offset u8, length u16, content }.
-pub fn directory(mut input: &[u8]) {
+pub fn recovery(mut input: &[u8]) {
     let disk = memory();
     let settings = || VolumeSettings::new(ClusterId([1; 16]), SpuId(3), VolumeId([2; 16]));
     let open = || Volume::open(Arc::new(disk.clone()), settings(), NOW, WALL_MS);
@@ -173,54 +173,56 @@ fn one_record() -> Option<BytesMut> {
     builder.build().ok()
 }
 
+/// What fuzzing begins with: files as a volume leaves them, also all of them in the form of [`recovery`].
+///
+/// # Panics
+/// When a volume on a memory disk with room does not take a few records.
+#[expect(clippy::unwrap_used, reason = "a volume with room takes a few records")]
+pub fn corpus() -> Vec<Vec<u8>> {
+    let disk = memory();
+    let settings = VolumeSettings::new(ClusterId([1; 16]), SpuId(3), VolumeId([2; 16]));
+    let (mut volume, _) = Volume::open(Arc::new(disk.clone()), settings, NOW, WALL_MS).unwrap();
+    let small = LogSettings { segment_bytes_max: 64 * 1024, ..LogSettings::default() };
+    volume.create_partition(partition(), small, NOW).unwrap();
+    let codecs = [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4];
+    for codec in codecs.into_iter().chain([Compression::Zstd]) {
+        for _ in 0..8 {
+            let mut builder = BatchBuilder::new(codec);
+            let record = NewRecord { value: Some(&[b'v'; 300]), timestamp_ms: 1000, ..NewRecord::default() };
+            builder.push(&record).unwrap();
+            builder.push(&record).unwrap();
+            let batch = builder.build().unwrap();
+            volume.append_as_leader(&partition(), batch, LeaderEpoch(1), NOW, WALL_MS).unwrap();
+        }
+    }
+    volume.close(WALL_MS).unwrap();
+    let dir = dir_of(partition());
+    let mut found = vec![Vec::new()];
+    let mut all = Vec::new();
+    for entry in disk.list(&dir).unwrap() {
+        let file = disk.open(&format!("{dir}/{}", entry.name), OpenMode::Read).unwrap();
+        let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+        file.read_at(&mut bytes, 0).unwrap();
+        let which = match entry.name.rsplit('.').next().unwrap() {
+            "log" => 0,
+            "index" => 1,
+            "timeindex" => 2,
+            _ => 3,
+        };
+        all.extend([which, 0]);
+        all.extend(u16::try_from(bytes.len()).unwrap().to_be_bytes());
+        all.extend(&bytes);
+        // The content of a checkpoint, without its slot.
+        found.extend(bytes.get(24..).map(<[u8]>::to_vec));
+        found.push(bytes);
+    }
+    found.push(all);
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::LogSettings;
-
-    /// Files as a volume leaves them, each also in the form of [`directory`].
-    fn corpus() -> Vec<Vec<u8>> {
-        let disk = memory();
-        let settings = VolumeSettings::new(ClusterId([1; 16]), SpuId(3), VolumeId([2; 16]));
-        let (mut volume, _) = Volume::open(Arc::new(disk.clone()), settings, NOW, WALL_MS).unwrap();
-        let small = LogSettings { segment_bytes_max: 64 * 1024, ..LogSettings::default() };
-        volume.create_partition(partition(), small, NOW).unwrap();
-        let codecs = [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4];
-        for codec in codecs.into_iter().chain([Compression::Zstd]) {
-            for _ in 0..8 {
-                let mut builder = BatchBuilder::new(codec);
-                let record =
-                    NewRecord { value: Some(&[b'v'; 300]), timestamp_ms: 1000, ..NewRecord::default() };
-                builder.push(&record).unwrap();
-                builder.push(&record).unwrap();
-                let batch = builder.build().unwrap();
-                volume.append_as_leader(&partition(), batch, LeaderEpoch(1), NOW, WALL_MS).unwrap();
-            }
-        }
-        volume.close(WALL_MS).unwrap();
-        let dir = dir_of(partition());
-        let mut found = vec![Vec::new()];
-        let mut all = Vec::new();
-        for entry in disk.list(&dir).unwrap() {
-            let file = disk.open(&format!("{dir}/{}", entry.name), OpenMode::Read).unwrap();
-            let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
-            file.read_at(&mut bytes, 0).unwrap();
-            let which = match entry.name.rsplit('.').next().unwrap() {
-                "log" => 0,
-                "index" => 1,
-                "timeindex" => 2,
-                _ => 3,
-            };
-            all.extend([which, 0]);
-            all.extend(u16::try_from(bytes.len()).unwrap().to_be_bytes());
-            all.extend(&bytes);
-            // The content of a checkpoint, without its slot.
-            found.extend(bytes.get(24..).map(<[u8]>::to_vec));
-            found.push(bytes);
-        }
-        found.push(all);
-        found
-    }
 
     struct Random(u64);
 
@@ -292,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn directories() {
-        fuzz("directory", 400);
+    fn partition_directories() {
+        fuzz("recovery", 400);
     }
 }

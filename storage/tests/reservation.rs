@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use plimsoll_proto::batch::{BatchBuilder, Compression, NewRecord, iter_batches};
+use plimsoll_proto::batch::iter_batches;
 use plimsoll_proto::disk::DiskLevel;
-use plimsoll_proto::ids::{ClusterId, LeaderEpoch, Offset, PartitionId, SpuId, TopicId, VolumeId};
+use plimsoll_proto::ids::{ClusterId, LeaderEpoch, Offset, SpuId, VolumeId};
 use plimsoll_storage::fs::real::RealDisk;
 use plimsoll_storage::fs::{
     DirEntry, Disk, DiskError, DiskFile, LockGuard, MountIdentity, OpenMode, SpaceSample,
@@ -25,8 +25,8 @@ use plimsoll_storage::log::{AppendError, LogSettings};
 use plimsoll_storage::space::Observation;
 use plimsoll_storage::volume::{ReplicaGuards, Volume, VolumeSettings};
 use rig::Rig;
+use rig::life::{Random, WALL_MS, batch, partition};
 
-const WALL_MS: u64 = 1_700_000_000_000;
 const BATCH_BYTES: [usize; 4] = [500, 8_000, 60_000, 400_000];
 /// Longer than recoveries are counted for: none of them is held.
 const BETWEEN_FILLS: Duration = Duration::from_secs(700);
@@ -45,7 +45,9 @@ struct CountingFile {
 impl Disk for CountingDisk {
     fn open(&self, path: &str, mode: OpenMode) -> Result<Box<dyn DiskFile>, DiskError> {
         let inner = self.inner.open(path, mode)?;
-        let met = path.ends_with(".log").then(|| Arc::clone(&self.met));
+        // A spare becomes a log while it is open.
+        let log = path.ends_with(".log") || path.contains("spare-segment");
+        let met = log.then(|| Arc::clone(&self.met));
         Ok(Box::new(CountingFile { inner, met }))
     }
     fn list(&self, dir: &str) -> Result<Vec<DirEntry>, DiskError> {
@@ -111,29 +113,6 @@ impl DiskFile for CountingFile {
     }
 }
 
-/// xorshift64*: repeatable from its seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % n
-    }
-}
-
-fn batch(bytes: usize) -> BytesMut {
-    let mut builder = BatchBuilder::new(Compression::None);
-    let value = vec![b'v'; bytes];
-    builder.push(&NewRecord { value: Some(&value), timestamp_ms: 1000, ..NewRecord::default() }).unwrap();
-    builder.build().unwrap()
-}
-
-fn partition() -> PartitionId {
-    PartitionId { topic_id: TopicId([7; 16]), index: 0 }
-}
-
 /// Takes all it can get until told to stop, in pieces that leave ever smaller rests.
 fn foreign(disk: &RealDisk, stop: &AtomicBool) {
     let file = match disk.open("foreign", OpenMode::CreateNew) {
@@ -180,12 +159,13 @@ impl Fill<'_> {
         let mut refusals = 0;
         while refusals < 3 {
             let choice = usize::try_from(random.below(u64::try_from(self.batches.len()).unwrap())).unwrap();
-            let before = self.volume.log(&partition()).unwrap().log_end;
+            let before = self.volume.log(&partition(0)).unwrap().log_end;
             let lied = self.met.load(Ordering::Relaxed);
             let batch = self.batches[choice].clone();
-            let result = self.volume.append_as_leader(&partition(), batch, LeaderEpoch(1), self.now, WALL_MS);
+            let result =
+                self.volume.append_as_leader(&partition(0), batch, LeaderEpoch(1), self.now, WALL_MS);
             let lied = self.met.load(Ordering::Relaxed) - lied;
-            let after = self.volume.log(&partition()).unwrap().log_end;
+            let after = self.volume.log(&partition(0)).unwrap().log_end;
             match result {
                 Ok(appended) => {
                     assert_eq!((appended.base_offset, lied), (before, 0), "{what}");
@@ -208,10 +188,10 @@ impl Fill<'_> {
 }
 
 fn check_readable(volume: &mut Volume, what: &str) {
-    let view = volume.log(&partition()).unwrap();
+    let view = volume.log(&partition(0)).unwrap();
     let mut from = view.log_start;
     while from < view.log_end {
-        let bytes = volume.read(&partition(), from, view.log_end, 1 << 20).unwrap();
+        let bytes = volume.read(&partition(0), from, view.log_end, 1 << 20).unwrap();
         for item in iter_batches(&bytes) {
             let (header, _) = item.unwrap();
             assert_eq!(header.base_offset, from, "{what}");
@@ -245,8 +225,8 @@ fn fill(name: &str, root: &Path, fills: u64, seed: u64) -> (Tally, u64, bool) {
     let mut now = Duration::from_secs(1);
     let (mut volume, _) = Volume::open(Arc::new(disk), settings, now, WALL_MS).unwrap();
     let keep = LogSettings { retention_age_max: None, ..LogSettings::default() };
-    volume.create_partition(partition(), keep, now).unwrap();
-    let batches: Vec<BytesMut> = BATCH_BYTES.into_iter().map(batch).collect();
+    volume.create_partition(partition(0), keep, now).unwrap();
+    let batches: Vec<BytesMut> = BATCH_BYTES.into_iter().map(|bytes| batch(&vec![b'v'; bytes])).collect();
     let mut random = Random(seed | 1);
     let mut tally = Tally::default();
     for number in 0..fills {
@@ -260,9 +240,9 @@ fn fill(name: &str, root: &Path, fills: u64, seed: u64) -> (Tally, u64, bool) {
             fill.run(&mut random, &mut tally, &what);
         });
         check_readable(&mut volume, &what);
-        let end: Offset = volume.log(&partition()).unwrap().log_end;
-        volume.set_high_watermark(&partition(), end);
-        volume.trim_head(&partition(), end).unwrap();
+        let end: Offset = volume.log(&partition(0)).unwrap().log_end;
+        volume.set_high_watermark(&partition(0), end);
+        volume.trim_head(&partition(0), end).unwrap();
         now += BETWEEN_FILLS;
         let recovered = (0..100).any(|_| {
             now += Duration::from_millis(50);

@@ -22,6 +22,8 @@ pub(crate) enum AppendFailure {
     Disk {
         error: DiskError,
         needed_bytes: u64,
+        /// Where in its file the batch would have ended.
+        file_end: u64,
         /// Bytes of the batch could not be cut away: the outcome is unknown.
         uncut: bool,
     },
@@ -99,7 +101,8 @@ impl PartitionLog {
         headers: &[BatchHeader],
     ) -> Result<Appended, AppendFailure> {
         let length = u64::try_from(bytes.len()).expect("usize is at most 64 bits");
-        let on_disk = |error| AppendFailure::Disk { error, needed_bytes: length, uncut: false };
+        let file_end = self.active.size + length;
+        let on_disk = |error| AppendFailure::Disk { error, needed_bytes: length, file_end, uncut: false };
         if let Some(cause) = self.sync_failed {
             return Err(AppendFailure::Refused(AppendError::VolumeFailed { cause, written: false }));
         }
@@ -123,9 +126,12 @@ impl PartitionLog {
         wall_ms: u64,
     ) -> Result<Appended, AppendFailure> {
         let base_offset = self.log_end();
+        let needed_bytes = u64::try_from(bytes.len()).expect("usize is at most 64 bits");
+        let file_end = self.active.size + needed_bytes;
         self.active.write(file, bytes).map_err(|failure| AppendFailure::Disk {
             error: failure.error,
-            needed_bytes: u64::try_from(bytes.len()).expect("usize is at most 64 bits"),
+            needed_bytes,
+            file_end,
             uncut: failure.uncut,
         })?;
         for header in headers {

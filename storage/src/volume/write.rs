@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use plimsoll_proto::batch::{self, BatchError, Limits};
-use plimsoll_proto::disk::{DiskLevel, WriteClass};
+use plimsoll_proto::disk::{DiskCause, DiskLevel, WriteClass};
 use plimsoll_proto::ids::{LeaderEpoch, Offset, PartitionId};
 
 use super::{Entry, Volume};
@@ -13,10 +13,11 @@ use crate::log::{
     AppendError, AppendFailure, Appended, Env, LogSettings, PartitionLog, remove_partition_files,
 };
 use crate::recovery;
-use crate::space::LevelCause;
+use crate::space::{LevelCause, Repeat, canary};
 
 /// Bytes of the files of a new log.
 const NEW_LOG_BYTES: u64 = 16 * 1024;
+const NEW_LOG: Repeat = Repeat::Allocate { bytes: NEW_LOG_BYTES };
 
 impl Volume {
     /// Makes a log, durable when this returns; one that exists gets the settings.
@@ -37,7 +38,7 @@ impl Volume {
         self.check_writable(WriteClass::ControlPlane, NEW_LOG_BYTES)?;
         if self.deleting.contains_key(&partition) {
             self.finish_deletion(&partition)
-                .map_err(|error| self.disk_refused(&error, NEW_LOG_BYTES, false))?;
+                .map_err(|error| self.disk_refused(&error, NEW_LOG_BYTES, NEW_LOG, false))?;
         }
         let mut env = Env {
             disk: self.disk.as_ref(),
@@ -54,7 +55,7 @@ impl Volume {
                 self.insert(partition, log, true);
                 Ok(())
             }
-            Err(error) => Err(self.disk_refused(&error, NEW_LOG_BYTES, false)),
+            Err(error) => Err(self.disk_refused(&error, NEW_LOG_BYTES, NEW_LOG, false)),
         }
     }
 
@@ -203,9 +204,16 @@ impl Volume {
                 self.ledger.forfeit(reservation);
                 Err(error)
             }
-            Some(Err(AppendFailure::Disk { error, needed_bytes, uncut })) => {
+            Some(Err(AppendFailure::Disk { error, needed_bytes, file_end, uncut })) => {
                 self.ledger.forfeit(reservation);
-                Err(self.disk_refused(&error, needed_bytes, uncut))
+                let repeat = match &error {
+                    // A limit on the size of files is met only that far into one.
+                    DiskError::OutOfSpace { cause: DiskCause::Limit, .. } => {
+                        Repeat::WriteAt { offset: file_end.saturating_sub(canary::WRITE_BYTES) }
+                    }
+                    _ => Repeat::Allocate { bytes: needed_bytes },
+                };
+                Err(self.disk_refused(&error, needed_bytes, repeat, uncut))
             }
             None => {
                 self.ledger.forfeit(reservation);
@@ -242,9 +250,15 @@ impl Volume {
     }
 
     /// The door's error as the caller's; the level learns of it in the same call.
-    fn disk_refused(&mut self, error: &DiskError, needed_bytes: u64, uncut: bool) -> AppendError {
+    fn disk_refused(
+        &mut self,
+        error: &DiskError,
+        needed_bytes: u64,
+        repeat: Repeat,
+        uncut: bool,
+    ) -> AppendError {
         let before = self.sensor.view();
-        self.note_failure(error, needed_bytes);
+        self.note_failure_of(error, repeat);
         let level = self.sensor.view().level;
         match error {
             DiskError::OutOfSpace { cause, .. } => AppendError::OutOfSpace {

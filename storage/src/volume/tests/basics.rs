@@ -133,6 +133,13 @@ fn a_follower_copies_byte_for_byte_and_only_what_continues_its_log() {
     assert!(matches!(again, Err(AppendError::NotContiguous { .. })));
     let cut = follower.append_as_follower(&partition(0), all.slice(..all.len() - 1), NOW, WALL_MS);
     assert!(matches!(cut, Err(AppendError::Corrupt(_))));
+    let end = follower.log(&partition(0)).unwrap().log_end;
+    append(&mut leader, batch(&[b"v"], None), 3).unwrap();
+    let mut flipped = BytesMut::from(&leader.read(&partition(0), end, offset(51), 1 << 20).unwrap()[..]);
+    *flipped.last_mut().unwrap() ^= 1;
+    let flipped = follower.append_as_follower(&partition(0), flipped.freeze(), NOW, WALL_MS);
+    assert!(matches!(flipped, Err(AppendError::Corrupt(BatchError::Checksum { .. }))), "{flipped:?}");
+    leader.truncate_tail(&partition(0), end).unwrap();
     for volume in [&leader, &follower] {
         assert_eq!(volume.epoch_end(&partition(0), LeaderEpoch(1)), Some((LeaderEpoch(1), offset(20))));
         assert_eq!(volume.epoch_end(&partition(0), LeaderEpoch(3)), Some((LeaderEpoch(3), offset(50))));

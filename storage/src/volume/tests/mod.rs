@@ -2,6 +2,7 @@
 
 mod basics;
 mod crash;
+mod door;
 mod full_disk;
 mod level;
 mod model;

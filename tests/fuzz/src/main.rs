@@ -1,0 +1,18 @@
+//! libFuzzer around the targets of `plimsoll_storage::fuzz`; `PLIMSOLL_FUZZ` names the one to run.
+//!
+//! `scripts/fuzz` builds it with AddressSanitizer and coverage, and runs it.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use plimsoll_storage::fuzz::{TARGETS, Target};
+
+static TARGET: LazyLock<Target> = LazyLock::new(|| {
+    let asked = std::env::var("PLIMSOLL_FUZZ").unwrap_or_default();
+    let found = TARGETS.into_iter().find(|(name, _)| *name == asked);
+    found.unwrap_or_else(|| panic!("PLIMSOLL_FUZZ={asked} names no target")).1
+});
+
+fuzz_target!(|input: &[u8]| TARGET(input));
