@@ -33,14 +33,15 @@ pub(crate) fn figures(criterion: &mut Criterion) {
         let (mut ours, mut other) = (Duration::ZERO, Duration::ZERO);
         for turn in 0..TURNS {
             now += Duration::from_millis(1);
-            let (first, second) = (batches.take(TURN), batches.take(TURN));
-            // Every other turn the other one goes first, and each gets bytes that are equally fresh.
+            let made = batches.take(TURN);
+            let copied = made.clone();
+            // Every other turn the other one goes first, and has the bytes that were made first.
             if turn % 2 == 0 {
-                ours += append(&mut volume, first, now);
-                other += write(&file, second, turn);
+                ours += append(&mut volume, made, now);
+                other += write(&file, copied, turn);
             } else {
-                other += write(&file, first, turn);
-                ours += append(&mut volume, second, now);
+                other += write(&file, made, turn);
+                ours += append(&mut volume, copied, now);
             }
         }
         let end = volume.log(&log).expect("there").log_end;

@@ -13,6 +13,7 @@ mod pressure;
 mod read;
 #[path = "../../tests/rig/mod.rs"]
 mod rig;
+mod slow;
 mod sparse;
 mod start;
 

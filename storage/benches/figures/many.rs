@@ -43,11 +43,11 @@ pub(crate) fn run(dir: &Path) -> Seen {
     let mut files = 0;
     let mut volume = open(&dir);
     let before = resident_bytes();
-    let batch = Batches::of_one_record(40 << 10).anonymous().next();
+    let batches = Batches::of_one_record(40 << 10).take(BATCHES_EACH + 1);
     for index in 0..PARTITIONS {
         let settings = LogSettings { segment_bytes_max: 64 << 10, ..LogSettings::default() };
         volume.create_partition(partition(index), settings, NOW).expect("room for a log");
-        for _ in 0..BATCHES_EACH {
+        for batch in &batches[..BATCHES_EACH] {
             volume.append_as_leader(&partition(index), batch.clone(), EPOCH, NOW, WALL_MS).expect("appended");
         }
         watch_files(index, &mut files);
@@ -70,7 +70,8 @@ pub(crate) fn run(dir: &Path) -> Seen {
     volume.close(WALL_MS).expect("closed");
     let mut volume = open(&dir);
     for index in 0..PARTITIONS {
-        volume.append_as_leader(&partition(index), batch.clone(), EPOCH, NOW, WALL_MS).expect("appended");
+        let last = batches[BATCHES_EACH].clone();
+        volume.append_as_leader(&partition(index), last, EPOCH, NOW, WALL_MS).expect("appended");
         read_whole(&mut volume, index);
         watch_files(index, &mut files);
     }

@@ -115,14 +115,16 @@ impl Scene {
         self.disk.space().expect("a filesystem").available_bytes
     }
 
-    /// Fills all logs alike until less than `free_bytes` are free, without looking at the disk's level.
-    fn fill_to(&mut self, free_bytes: u64) {
-        'filling: loop {
+    /// Fills all logs alike until the mark of Reclaim is crossed.
+    fn fill(&mut self) {
+        let mark = self.volume.marks().bytes(DiskLevel::Reclaim).enter;
+        loop {
             for log in self.logs.clone() {
-                if self.volume.facts().free_bytes < free_bytes || self.available() < free_bytes {
-                    break 'filling;
-                }
                 assert!(self.append(log), "there is room above the mark");
+                self.sample();
+                if self.volume.facts().free_bytes < mark {
+                    return;
+                }
             }
         }
     }
@@ -130,10 +132,6 @@ impl Scene {
     /// Time passes, and everybody knows.
     fn pass(&mut self, time: Duration) {
         self.now += time;
-    }
-
-    fn mark(&self, level: DiskLevel) -> u64 {
-        self.volume.marks().bytes(level).enter
     }
 }
 
@@ -146,8 +144,7 @@ pub(crate) fn expired(dir: &Path, partitions: u32) -> Duration {
         ..LogSettings::default()
     };
     let mut scene = Scene::new(dir, partitions, &settings);
-    let mark = scene.mark(DiskLevel::Reclaim);
-    scene.fill_to(mark);
+    scene.fill();
     scene.pass(HOUR * 2);
     let before = scene.available();
     let used: u64 = scene.logs.iter().filter_map(|log| scene.volume.log(log)).map(|log| log.bytes).sum();
@@ -180,8 +177,7 @@ impl OverReclaimed {
 
 pub(crate) fn over_reclaimed(dir: &Path, partitions: u32) -> OverReclaimed {
     let mut scene = Scene::new(dir, partitions, &trimmed());
-    let mark = scene.mark(DiskLevel::Reclaim);
-    scene.fill_to(mark);
+    scene.fill();
     scene.pass(HOUR * 2);
     assert!(scene.sample() >= DiskLevel::Reclaim, "the mark is crossed");
     let free = scene.volume.facts().free_bytes;

@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 use plimsoll_proto::ids::{LeaderEpoch, Offset, ProducerId};
 
 use super::{Env, PartitionLog, Producers};
-use crate::fs::{Disk, DiskError, OpenMode};
+use crate::fs::{Disk, DiskError};
 use crate::segment::{
-    ActiveSegment, Expect, FileKind, IndexFile, IndexKind, SealedSegment, WalkEnd, open_index, path_of,
+    ActiveSegment, Expect, FileKind, IndexKind, SealedSegment, WalkEnd, load_index, open_index, path_of,
     walk_headers,
 };
 
@@ -298,11 +298,7 @@ pub(crate) fn remove_partition_files(disk: &dyn Disk, dir: &str) -> Result<(), D
 
 /// Fills a segment's in-memory indexes from its files; without them it is walked.
 pub(crate) fn load_indexes(env: &Env<'_>, dir: &str, active: &mut ActiveSegment) -> Result<(), DiskError> {
-    let load = |kind, index| match env.disk.open(&path_of(dir, active.base_offset, kind), OpenMode::Read) {
-        Ok(file) => IndexFile::new(file, index, active.base_offset).load(),
-        Err(DiskError::NotFound { .. }) => Ok(crate::segment::SparseIndex::default()),
-        Err(error) => Err(error),
-    };
+    let load = |kind, index| load_index(env.disk, dir, active.base_offset, kind, index);
     let index = load(FileKind::Index, IndexKind::Offsets)?;
     let times = load(FileKind::TimeIndex, IndexKind::Times)?;
     active.set_indexes(index, times);

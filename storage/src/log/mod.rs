@@ -3,6 +3,7 @@
 //! What it does not do: it knows no other log, no level and no leader; [`crate::volume`] does.
 
 mod append;
+mod buffers;
 mod checkpoint;
 mod cut;
 mod epochs;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use plimsoll_proto::ids::{LeaderEpoch, Offset, PartitionId};
 
 pub(crate) use append::AppendFailure;
+pub(crate) use buffers::ReadBuffers;
 pub(crate) use checkpoint::{Checkpoint, MAGIC as CHECKPOINT_MAGIC};
 pub(crate) use cut::{load_indexes, remove_partition_files};
 pub(crate) use epochs::Epochs;
@@ -37,6 +39,7 @@ use crate::space::SpareFiles;
 pub(crate) struct Env<'a> {
     pub(crate) disk: &'a dyn Disk,
     pub(crate) handles: &'a mut ReadHandles,
+    pub(crate) buffers: &'a mut ReadBuffers,
     /// Files for a roll when the disk gives none.
     pub(crate) spares: Option<&'a mut SpareFiles>,
     pub(crate) now: Duration,

@@ -178,6 +178,15 @@ impl PartitionLog {
         }
     }
 
+    /// Nothing is appended any more: gives unused preallocation back and keeps neither a file open nor, when its files
+    /// hold it, the index in memory. Needs no space.
+    pub(crate) fn rest(&mut self, env: &mut Env<'_>) -> Result<(), DiskError> {
+        self.give_back(env)?;
+        self.active.persist_index(env.disk, &self.dir)?;
+        self.active.close();
+        Ok(())
+    }
+
     /// Gives unused preallocation back. Needs no space.
     pub(crate) fn give_back(&mut self, env: &mut Env<'_>) -> Result<(), DiskError> {
         if self.active.preallocated() == 0 && !self.active.is_torn() {

@@ -14,7 +14,7 @@ use crate::segment::{
 };
 
 /// A read takes at least this much from the disk, so that a header is never cut.
-const BUFFER_BYTES_MIN: usize = 16 * 1024;
+const BUFFER_BYTES_MIN: usize = 4 * 1024;
 const HINTS: usize = 4;
 
 /// Where the last reads ended: followers and tailing consumers go on there, without a lookup.
@@ -87,11 +87,11 @@ impl PartitionLog {
         let target = self.target(env, from)?;
         let (bytes, end) = match self.hints.take(from) {
             Some(hint) if hint.position < target.size => {
-                self.read_at(&target, hint, from, limit, max_bytes)?
+                self.read_at(env, &target, hint, from, limit, max_bytes)?
             }
             _ => {
                 let start = self.locate(&target, from)?;
-                self.read_at(&target, start, from, limit, max_bytes)?
+                self.read_at(env, &target, start, from, limit, max_bytes)?
             }
         };
         if target.at.is_none() || end.offset < target.end_offset {
@@ -254,6 +254,7 @@ impl PartitionLog {
 
     fn read_at(
         &mut self,
+        env: &mut Env<'_>,
         target: &Target,
         start: Expect,
         from: Offset,
@@ -261,24 +262,25 @@ impl PartitionLog {
         max_bytes: usize,
     ) -> Result<(Bytes, Expect), ReadError> {
         let left = usize::try_from(target.size - start.position).unwrap_or(usize::MAX);
-        let mut buffer = BytesMut::zeroed(max_bytes.max(BUFFER_BYTES_MIN).min(left));
-        let have = target.source.file().read_at(&mut buffer, start.position)?;
-        buffer.truncate(have);
+        let want = max_bytes.max(BUFFER_BYTES_MIN).min(left);
+        let mut buffer = env.buffers.take(want);
+        let mut have = target.source.file().read_at(&mut buffer[..want], start.position)?;
         let mut end = start;
         let mut cut = 0usize;
         while end.offset < limit {
-            let Ok(header) = BatchHeader::parse(&buffer[cut..]) else { break };
+            let Ok(header) = BatchHeader::parse(&buffer[cut..have]) else { break };
             let next = cut.saturating_add(header.size_bytes);
             if header.base_offset != end.offset || header.end_offset() > limit || next > left {
                 break;
             }
-            if cut > 0 && next > max_bytes.min(buffer.len()) {
+            if cut > 0 && next > max_bytes.min(have) {
                 break;
             }
-            if next > buffer.len() {
+            if next > have {
                 // A single batch larger than asked for is read whole.
-                buffer.resize(next, 0);
-                if target.source.file().read_at(&mut buffer, start.position)? < next {
+                buffer = env.buffers.take(next);
+                have = target.source.file().read_at(&mut buffer[..next], start.position)?;
+                if have < next {
                     break;
                 }
             }
@@ -289,11 +291,10 @@ impl PartitionLog {
                 epoch: header.leader_epoch.unwrap_or_default(),
             };
         }
-        if cut == 0 && !limited(&buffer, start, limit, target.end_offset) {
+        if cut == 0 && !limited(&buffer[..have], start, limit, target.end_offset) {
             return Err(self.damage(target.at, start.offset.max(from), target.end_offset));
         }
-        buffer.truncate(cut);
-        Ok((buffer.freeze(), end))
+        Ok((env.buffers.give(buffer, cut), end))
     }
 
     /// Quarantines the rest of a segment.

@@ -61,6 +61,8 @@ pub(crate) struct ActiveSegment {
     since_entry: u64,
     /// Bytes behind `size` are in the file and must go before the next write.
     torn: bool,
+    /// The index entries are in their files only: loaded again when the log file is opened.
+    at_rest: bool,
 }
 
 impl ActiveSegment {
@@ -82,6 +84,7 @@ impl ActiveSegment {
             last_step_at: Duration::ZERO,
             since_entry: 0,
             torn: false,
+            at_rest: false,
         }
     }
 
@@ -161,6 +164,12 @@ impl ActiveSegment {
         }
         let file: Arc<dyn DiskFile> =
             Arc::from(disk.open(&path_of(dir, self.base_offset, FileKind::Log), OpenMode::Write)?);
+        if self.at_rest {
+            // Hints: without them the segment is walked.
+            let load = |kind, index| load_index(disk, dir, self.base_offset, kind, index).unwrap_or_default();
+            let times = load(FileKind::TimeIndex, IndexKind::Times);
+            self.set_indexes(load(FileKind::Index, IndexKind::Offsets), times);
+        }
         self.file = Some(Arc::clone(&file));
         Ok(file)
     }
@@ -169,9 +178,19 @@ impl ActiveSegment {
         self.file.is_some()
     }
 
-    /// Closes the file. Only when all its bytes are synced, or were never meant to be.
+    /// Closes the file. Only when all its bytes are synced, or were never meant to be. Index entries that their files
+    /// hold are forgotten: many closed logs must not take much memory.
     pub(crate) fn close(&mut self) {
         self.file = None;
+        self.forget_indexes();
+    }
+
+    fn forget_indexes(&mut self) {
+        if self.file.is_none() && self.index.is_persisted() && self.times.is_persisted() {
+            self.index = SparseIndex::default();
+            self.times = SparseIndex::default();
+            self.at_rest = true;
+        }
     }
 
     /// Bytes allocated but not written.
@@ -259,6 +278,7 @@ impl ActiveSegment {
         times.cut_values(self.end_offset.get());
         self.index = index;
         self.times = times;
+        self.at_rest = false;
     }
 
     /// Cuts the segment to end at `position`, where the batch of `offset` began.
@@ -313,10 +333,14 @@ impl ActiveSegment {
             (FileKind::Index, IndexKind::Offsets, &mut self.index),
             (FileKind::TimeIndex, IndexKind::Times, &mut self.times),
         ] {
+            if entries.is_persisted() {
+                continue;
+            }
             if let Some(file) = open_index(disk, dir, base, kind, index)? {
                 ignore_full(file.persist(entries))?;
             }
         }
+        self.forget_indexes();
         Ok(())
     }
 
@@ -372,6 +396,21 @@ pub(crate) fn open_index(
     match disk.open(&path_of(dir, base_offset, kind), OpenMode::Write) {
         Ok(file) => Ok(Some(IndexFile::new(file, index, base_offset))),
         Err(DiskError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The entries of an index file; none when there is no file.
+pub(crate) fn load_index(
+    disk: &dyn Disk,
+    dir: &str,
+    base_offset: Offset,
+    kind: FileKind,
+    index: IndexKind,
+) -> Result<SparseIndex, DiskError> {
+    match disk.open(&path_of(dir, base_offset, kind), OpenMode::Read) {
+        Ok(file) => IndexFile::new(file, index, base_offset).load(),
+        Err(DiskError::NotFound { .. }) => Ok(SparseIndex::default()),
         Err(error) => Err(error),
     }
 }

@@ -78,6 +78,11 @@ impl SparseIndex {
         self.entries.last().map(|&(key, _)| key)
     }
 
+    /// Whether its file holds all entries.
+    pub(crate) fn is_persisted(&self) -> bool {
+        self.persisted == self.entries.len()
+    }
+
     /// Drops entries whose value is at or beyond `value`.
     pub(crate) fn cut_values(&mut self, value: u64) {
         let keep = self.entries.partition_point(|&(_, v)| v < value);

@@ -18,7 +18,7 @@ mod name;
 mod sealed;
 mod walk;
 
-pub(crate) use active::{ActiveSegment, Room, open_index};
+pub(crate) use active::{ActiveSegment, Room, load_index, open_index};
 pub(crate) use handles::{ReadHandles, SegmentReader};
 pub(crate) use index::{IndexFile, IndexKind, Seal, SparseIndex};
 pub(crate) use name::{FileKind, parse_name, path_of};

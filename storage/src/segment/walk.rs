@@ -7,6 +7,9 @@ use plimsoll_proto::ids::{LeaderEpoch, Offset};
 
 use crate::fs::{DiskError, DiskFile};
 
+/// Bytes that a walk over headers reads at a time: little where batches are large, and more where many headers lie
+/// close to each other.
+const CHUNK_BYTES_MIN: usize = 512;
 const CHUNK_BYTES: usize = 16 * 1024;
 /// A size in a header beyond this is damage; no batch that was ever accepted is larger.
 const BATCH_BYTES_MAX: usize = 1 << 30;
@@ -68,13 +71,16 @@ pub(crate) fn walk_headers(
     end_position: u64,
     mut visit: impl FnMut(&Found) -> ControlFlow<()>,
 ) -> Result<WalkEnd, DiskError> {
-    let mut chunk = vec![0u8; CHUNK_BYTES];
+    let mut chunk = vec![0u8; CHUNK_BYTES_MIN];
     let mut chunk_at = start.position;
     let mut have = 0usize;
     let mut expect = start;
     while expect.position < end_position {
         let within = usize::try_from(expect.position - chunk_at).unwrap_or(usize::MAX);
         if within.saturating_add(HEADER_BYTES) > have {
+            if have > 0 && within < chunk.len() * 2 {
+                chunk.resize((chunk.len() * 4).min(CHUNK_BYTES), 0);
+            }
             chunk_at = expect.position;
             have = file.read_at(&mut chunk, chunk_at)?;
         }

@@ -33,7 +33,7 @@ pub use sampler::{Measured, SpaceSampler};
 pub use settings::VolumeSettings;
 
 use crate::fs::{DiskError, LockGuard, SharedDisk};
-use crate::log::{AppendError, Env, LogSettings, LogView, PartitionLog, ReadError};
+use crate::log::{AppendError, Env, LogSettings, LogView, PartitionLog, ReadBuffers, ReadError};
 use crate::segment::ReadHandles;
 use crate::space::{PhysicalReserve, Repeat, RunningReclaim, Sensor, SpaceLedger};
 use identity::{IdentityFile, RunState};
@@ -52,6 +52,9 @@ pub struct Volume {
     /// Logs whose deletion has begun, with the bytes of their files.
     deleting: BTreeMap<PartitionId, u64>,
     handles: ReadHandles,
+    buffers: ReadBuffers,
+    /// Logs with an open file for appending.
+    open_logs: usize,
     sensor: Sensor,
     ledger: SpaceLedger,
     reserve: PhysicalReserve,
@@ -246,9 +249,11 @@ impl Volume {
         self.uses += 1;
         entry.used = self.uses;
         let before = (entry.log.disk_bytes(), entry.log.preallocated());
+        let was_open = entry.log.is_open();
         let mut env = Env {
             disk: self.disk.as_ref(),
             handles: &mut self.handles,
+            buffers: &mut self.buffers,
             spares: self.reserve.spares(),
             now: self.time.now,
             wall_ms: self.time.wall_ms,
@@ -257,10 +262,13 @@ impl Volume {
         };
         let result = work(&mut entry.log, &mut env);
         let after = (entry.log.disk_bytes(), entry.log.preallocated());
+        let is_open = entry.log.is_open();
         self.accounts.used_bytes = (self.accounts.used_bytes + after.0).saturating_sub(before.0);
         self.accounts.preallocated_bytes =
             (self.accounts.preallocated_bytes + after.1).saturating_sub(before.1);
         self.meter.set(self.ledger.committed_total(), self.accounts.preallocated_bytes);
+        self.open_logs = self.open_logs + usize::from(is_open) - usize::from(was_open);
+        self.bound_open_logs(partition);
         Some(result)
     }
 

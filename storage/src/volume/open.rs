@@ -11,7 +11,7 @@ use super::{
     Accounts, DamagedRange, OpenError, OpenReport, TailCut, Time, Volume, VolumeIdentity, VolumeSettings,
 };
 use crate::fs::{DiskError, SharedDisk};
-use crate::log::{Env, PartitionLog};
+use crate::log::{Env, PartitionLog, ReadBuffers};
 use crate::recovery::{PARTITIONS_DIR, open_log};
 use crate::segment::ReadHandles;
 use crate::space::ledger::default_reserve_bytes;
@@ -48,6 +48,7 @@ impl Volume {
         let mut env = Env {
             disk: disk.as_ref(),
             handles: &mut handles,
+            buffers: &mut ReadBuffers::default(),
             spares: None,
             now,
             wall_ms,
@@ -79,7 +80,8 @@ impl Volume {
             logs.values_mut().for_each(PartitionLog::distrust);
         }
         let failed = logs.values().any(PartitionLog::is_distrusted);
-        let run = RunState { clean: false, failed, mount: disk.mount_identity(), ..before };
+        let (loss_untold, mount) = (report.loss_untold, disk.mount_identity());
+        let run = RunState { clean: false, failed, loss_untold, mount, ..before };
         let mut volume = Self {
             ledger: SpaceLedger::new(run.identity.volume_id, reserve_bytes),
             disk,
@@ -90,6 +92,8 @@ impl Volume {
             logs: BTreeMap::new(),
             deleting: BTreeMap::new(),
             handles,
+            buffers: ReadBuffers::default(),
+            open_logs: 0,
             sensor,
             reserve,
             accounts,
@@ -135,7 +139,7 @@ fn own_identity(
             spu_id: settings.spu_id,
             volume_id: settings.new_volume_id,
         };
-        let state = RunState { identity, clean: true, failed: false, mount };
+        let state = RunState { identity, clean: true, failed: false, loss_untold: false, mount };
         disk.create_dir(PARTITIONS_DIR).map_err(failed)?;
         file.write(disk.as_ref(), &state).map_err(failed)?;
         disk.sync_dir("").map_err(failed)?;
@@ -156,6 +160,7 @@ fn own_identity(
     report.device_failed = state.failed;
     // After a failed sync the cache may show what the device never got, and lose it at any time.
     report.page_cache_lost = state.failed || (!state.clean && state.mount != mount);
+    report.loss_untold = report.page_cache_lost || state.loss_untold;
     Ok((file, state))
 }
 

@@ -114,11 +114,8 @@ impl Volume {
                 && (entry.log.preallocated() > 0 || entry.log.is_open())
         };
         for partition in self.select(CHECKPOINTS_A_TURN, idle) {
-            if !self.work(&partition, PartitionLog::give_back) {
+            if !self.work(&partition, PartitionLog::rest) {
                 return;
-            }
-            if let Some(entry) = self.logs.get_mut(&partition) {
-                entry.log.close_file();
             }
         }
     }
@@ -138,22 +135,20 @@ impl Volume {
         }
     }
 
-    /// Keeps the number of open files bounded: the log that was used longest ago is closed.
+    /// Keeps the number of open files bounded: the logs that were used longest ago are closed, some at once so that
+    /// this rarely looks at them all.
     pub(super) fn bound_open_logs(&mut self, keep: &PartitionId) {
-        if !self.uses.is_multiple_of(64) {
+        let most = self.settings.open_logs_max.max(1);
+        if self.open_logs <= most {
             return;
         }
-        let open = self.logs.iter().filter(|(_, entry)| entry.log.is_open());
-        let mut by_use: Vec<(u64, PartitionId)> =
-            open.map(|(partition, entry)| (entry.used, *partition)).collect();
-        if by_use.len() <= self.settings.open_logs_max {
-            return;
-        }
+        let open = self.logs.iter().filter(|(id, entry)| entry.log.is_open() && *id != keep);
+        let mut by_use: Vec<(u64, PartitionId)> = open.map(|(id, entry)| (entry.used, *id)).collect();
         by_use.sort_unstable();
-        let excess = by_use.len() - self.settings.open_logs_max;
-        for (_, partition) in by_use.into_iter().take(excess).filter(|(_, partition)| partition != keep) {
+        for (_, partition) in by_use.into_iter().take(self.open_logs - most + most / 8) {
             if let Some(entry) = self.logs.get_mut(&partition) {
                 entry.log.close_file();
+                self.open_logs -= 1;
             }
         }
     }
@@ -184,6 +179,16 @@ impl Volume {
     fn forget_device_failed(&mut self) {
         if self.run.failed && !self.logs.values().any(|entry| entry.log.is_distrusted()) {
             self.run.failed = false;
+            self.run_noted = false;
+        }
+    }
+
+    /// Those who decide about the replicas know of the loss that [`super::OpenReport::loss_untold`] told of: the next
+    /// open does not tell of it again. Written with the next [`Volume::tick`] or append; a crash before that makes
+    /// the next open tell of it once more.
+    pub fn loss_told(&mut self) {
+        if self.run.loss_untold {
+            self.run.loss_untold = false;
             self.run_noted = false;
         }
     }

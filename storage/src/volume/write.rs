@@ -43,6 +43,7 @@ impl Volume {
         let mut env = Env {
             disk: self.disk.as_ref(),
             handles: &mut self.handles,
+            buffers: &mut self.buffers,
             spares: None,
             now,
             wall_ms: self.time.wall_ms,
@@ -64,7 +65,9 @@ impl Volume {
         let checkpoint_at = now + self.settings.checkpoint_interval;
         let entry =
             Entry { log, configured, used: self.uses, appended_at: now, unsynced_since: None, checkpoint_at };
+        self.open_logs += usize::from(entry.log.is_open());
         self.logs.insert(partition, entry);
+        self.bound_open_logs(&partition);
     }
 
     /// Removes a log and returns the bytes that its files took; 0 when there is none. Needs no space. Once this
@@ -197,7 +200,6 @@ impl Volume {
                     entry.appended_at = now;
                     entry.unsynced_since.get_or_insert(now);
                 }
-                self.bound_open_logs(partition);
                 Ok(appended)
             }
             Some(Err(AppendFailure::Refused(error))) => {
