@@ -44,22 +44,29 @@ mod consumer;
 mod error;
 mod metadata;
 mod node;
+mod operations;
 mod producer;
 mod raw;
 mod record;
 mod refusal;
+mod retry;
+mod trace;
 
 pub use admin::Admin;
 pub use client::{Client, ClientBuilder};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerEvent, OnTrimmed, StartAt};
-pub use error::{AdminError, ConnectError, ConsumeError, ProduceError, ProduceErrorKind};
+pub use error::{AdminError, ConnectError, ConsumeError, LastCause, ProduceError, ProduceErrorKind};
 pub use node::{Node, NodeError};
+pub use operations::is_without_quorum;
 pub use producer::{
-    Acks, Delivered, Delivery, OnFull, Producer, ProducerBuilder, ProducerEvent, ProducerStats,
+    Acks, Delivered, Delivery, OnFull, Producer, ProducerBuilder, ProducerEvent, ProducerSink, ProducerStats,
+    partition_of_key,
 };
 pub use raw::{RawProducer, RawReport};
 pub use record::{ConsumedRecord, Record};
 pub use refusal::{Outcome, Refusal};
+pub use retry::{RetryAdvice, Space};
+pub use trace::{InvalidTraceContext, TraceContext};
 
 pub use plimsoll_proto::batch::Compression;
 pub use plimsoll_proto::ids::{ClusterId, LeaderEpoch, Offset, SpuId, TopicId};

@@ -8,6 +8,12 @@ use plimsoll_proto::status::reason_name;
 use plimsoll_proto::v1;
 
 /// Whether a request had an effect.
+///
+/// ```
+/// use plimsoll_client::Outcome;
+///
+/// assert_eq!(Outcome::NotWritten.to_string(), "NOT_WRITTEN");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
 pub enum Outcome {
     /// It had none, and never will.
@@ -26,6 +32,16 @@ impl fmt::Display for Outcome {
 }
 
 /// A typed refusal of a storage node or a controller.
+///
+/// ```
+/// use plimsoll_client::{ErrorDetail, Outcome, Reason, Refusal};
+///
+/// let refusal = Refusal::new(ErrorDetail::not_written(Reason::RecordTooLarge, "1 MiB is the limit"));
+/// assert_eq!(refusal.reason(), Reason::RecordTooLarge);
+/// assert_eq!(refusal.outcome(), Outcome::NotWritten);
+/// assert!(!refusal.retry_advice().is_retryable());
+/// assert_eq!(refusal.to_string(), "RECORD_TOO_LARGE (NOT_WRITTEN): 1 MiB is the limit");
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     detail: Box<v1::ErrorDetail>,
@@ -74,44 +90,6 @@ impl Refusal {
     /// The whole detail.
     pub fn detail(&self) -> &v1::ErrorDetail {
         &self.detail
-    }
-
-    /// Whether the same request may succeed later or elsewhere.
-    pub fn is_retryable(&self) -> bool {
-        use v1::Reason;
-        match self.reason() {
-            Reason::DiskFull
-            | Reason::Throttled
-            | Reason::VolumeFailed
-            | Reason::NotLeader
-            | Reason::StaleLeaderEpoch
-            | Reason::NoLeader
-            | Reason::NotEnoughInSync
-            | Reason::OffsetNotAvailable
-            | Reason::OutOfOrderSequence
-            | Reason::StaleIncarnation
-            | Reason::NoQuorum
-            | Reason::ControllerDisk
-            | Reason::MemoryPressure
-            | Reason::NotControllerLeader
-            | Reason::TimedOut
-            | Reason::NoPlacement
-            | Reason::ShuttingDown
-            | Reason::UnknownPartition
-            | Reason::ExpectationFailed => true,
-            Reason::Unspecified
-            | Reason::OffsetTrimmed
-            | Reason::ProducerFenced
-            | Reason::UnknownProducer
-            | Reason::RecordTooLarge
-            | Reason::CorruptBatch
-            | Reason::InvalidArgument
-            | Reason::InvalidTopic
-            | Reason::UnknownTopic
-            | Reason::TopicExists
-            | Reason::WrongCluster
-            | Reason::UnsupportedProtocol => false,
-        }
     }
 }
 

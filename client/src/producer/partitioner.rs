@@ -22,7 +22,7 @@ impl Partitioner {
     }
 
     pub(crate) fn by_key(&self, key: &Bytes) -> u32 {
-        (murmur2(key) & 0x7fff_ffff) % self.partitions
+        partition_of_key(key, self.partitions)
     }
 
     /// For a record without a key. `takes` says whether a partition takes records now.
@@ -47,6 +47,21 @@ impl Partitioner {
     fn any(&self) -> u32 {
         u32::try_from(self.random.below(u64::from(self.partitions))).unwrap_or(0)
     }
+}
+
+/// The partition, of so many, that a record with this key goes to unless it or the producer's settings say otherwise:
+/// the same as with Kafka's clients.
+///
+/// ```
+/// use plimsoll_client::partition_of_key;
+///
+/// assert_eq!(partition_of_key(b"foobar", 5), 1);
+/// ```
+///
+/// # Panics
+/// With 0 partitions.
+pub fn partition_of_key(key: &[u8], partitions: u32) -> u32 {
+    (murmur2(key) & 0x7fff_ffff) % partitions
 }
 
 /// MurmurHash2 with Kafka's seed (source: `Utils.murmur2` of Apache Kafka).

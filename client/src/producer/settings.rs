@@ -1,11 +1,20 @@
 //! What a producer can be told.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_proto::batch::Compression;
 use plimsoll_proto::v1;
 
+use crate::record::Record;
+use crate::trace::TraceContext;
+
 /// When a record counts as delivered.
+///
+/// ```
+/// assert_eq!(plimsoll_client::Acks::default(), plimsoll_client::Acks::All);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub enum Acks {
     /// When every member of the in-sync set has it. Never lost while one of them stays intact.
@@ -27,16 +36,22 @@ impl Acks {
     }
 }
 
-/// What to do when the disk of a partition's leader is full. In every case a batch stays in its partition.
+/// What to do when the disk of a partition's leader is full. A record that was accepted stays in the partition that
+/// [`Delivery::partition`](crate::Delivery::partition) tells; what changes is the node that leads it.
+///
+/// ```
+/// assert_eq!(plimsoll_client::OnFull::default(), plimsoll_client::OnFull::Reroute);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub enum OnFull {
-    /// Follow the partition to a leader with room, else wait until there is one; records without a key go to
-    /// partitions that take them meanwhile.
+    /// Follow the partition to a leader with room, else wait until there is one. Records that come meanwhile without
+    /// a key and without a partition go to partitions that take them.
     #[default]
     Reroute,
-    /// As `Reroute`, but records without a key are not steered away.
+    /// As `Reroute`, but no record is steered to another partition.
     Wait,
-    /// Fail the records at once with the typed refusal.
+    /// Fail the records of a refused batch at once, with the typed refusal; those behind it are tried. A batch that
+    /// may have been written is repeated all the same: its refusal does not say that it is not there.
     Fail,
 }
 
@@ -51,6 +66,23 @@ pub(crate) struct Settings {
     pub(crate) deadline: Duration,
     pub(crate) in_flight_max: Option<usize>,
     pub(crate) buffer_bytes: usize,
+    pub(crate) choose: Option<Hook<dyn Fn(&Record, u32) -> Option<u32> + Send + Sync>>,
+    pub(crate) trace: Option<Hook<dyn Fn() -> Option<TraceContext> + Send + Sync>>,
+}
+
+/// A function of the caller.
+pub(crate) struct Hook<F: ?Sized>(pub(crate) Arc<F>);
+
+impl<F: ?Sized> Clone for Hook<F> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<F: ?Sized> fmt::Debug for Hook<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
 }
 
 impl Default for Settings {
@@ -65,6 +97,8 @@ impl Default for Settings {
             deadline: Duration::from_secs(120),
             in_flight_max: None,
             buffer_bytes: 32 * 1024 * 1024,
+            choose: None,
+            trace: None,
         }
     }
 }

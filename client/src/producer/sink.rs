@@ -33,8 +33,13 @@ pub struct ProducerSink {
     /// A record that waits for room.
     accepting: Option<Pin<Box<dyn Future<Output = Result<Delivery, ProduceError>> + Send>>>,
     deliveries: FuturesUnordered<Delivery>,
-    /// A flush or close of the producer under way.
-    ending: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    ending: Option<Ending>,
+}
+
+/// A flush or close of the producer under way.
+struct Ending {
+    closes: bool,
+    done: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl fmt::Debug for ProducerSink {
@@ -71,19 +76,18 @@ impl ProducerSink {
 
     fn poll_end(&mut self, context: &mut Context<'_>, close: bool) -> Poll<Result<(), ProduceError>> {
         ready!(self.poll_accepted(context))?;
-        let producer = &self.producer;
-        let ending = self.ending.get_or_insert_with(|| {
-            let producer = producer.clone();
-            async move {
-                if close { producer.close().await } else { producer.flush().await }
-            }
-            .boxed()
-        });
-        ready!(ending.as_mut().poll(context));
+        if self.ending.as_ref().is_none_or(|ending| ending.closes != close) {
+            let producer = self.producer.clone();
+            let done = async move { if close { producer.close().await } else { producer.flush().await } };
+            self.ending = Some(Ending { closes: close, done: done.boxed() });
+        }
+        if let Some(ending) = &mut self.ending {
+            ready!(ending.done.as_mut().poll(context));
+            self.ending = None;
+        }
         while let Some(answer) = ready!(self.deliveries.poll_next_unpin(context)) {
             answer?;
         }
-        self.ending = None;
         Poll::Ready(Ok(()))
     }
 }

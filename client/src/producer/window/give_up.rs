@@ -6,7 +6,7 @@ use std::time::Duration;
 use plimsoll_proto::batch::Sequence;
 
 use super::Window;
-use super::parts::{BatchNo, Cause, Command, Entry, EntryState, Identity, Phase};
+use super::parts::{BatchNo, Cause, Command, Entry, EntryState, Identity, Phase, Route};
 use crate::error::{LastCause, ProduceErrorKind};
 use crate::producer::event::ProducerEvent;
 use crate::refusal::Outcome;
@@ -32,10 +32,27 @@ impl Window {
             let kind = ProduceErrorKind::DeadlineExceeded {
                 waited: self.settings.deadline,
                 outcome: Outcome::Unknown,
-                last: entry.last.or_else(|| self.last_refusal.clone()).map(LastCause::from),
+                last: self.last_cause(&entry),
             };
             self.give_up(entry.batch, entry.records, kind, out);
         }
+    }
+
+    /// What stood in the way of a batch last.
+    pub(super) fn last_cause(&self, entry: &Entry) -> Option<LastCause> {
+        let now = || match (&self.route, entry.state, &self.connected_to) {
+            (Route::NoLeader, ..) => Some(LastCause::NoLeader),
+            (_, EntryState::Sent { .. }, Some((spu, _))) => Some(LastCause::Unanswered { spu: *spu }),
+            _ if self.identity == Identity::Asked => Some(LastCause::NoProducerId),
+            _ => None,
+        };
+        entry.last.clone().or_else(|| self.last.clone()).or_else(now)
+    }
+
+    /// Something stands in the way of everything that is not through.
+    pub(super) fn stands_in_the_way(&mut self, cause: &LastCause) {
+        self.queue.iter_mut().for_each(|entry| entry.last = Some(cause.clone()));
+        self.last = Some(cause.clone());
     }
 
     /// Gives one batch up and mends the sequences behind it.
@@ -80,7 +97,7 @@ impl Window {
                 ProduceErrorKind::DeadlineExceeded {
                     waited: self.settings.deadline,
                     outcome: Outcome::Unknown,
-                    last: entry.last.or_else(|| self.last_refusal.clone()).map(LastCause::from),
+                    last: self.last_cause(&entry),
                 }
             } else {
                 kind.clone()

@@ -58,7 +58,8 @@ pub(crate) struct Window {
     connection: u64,
     connected_to: Option<(SpuId, String)>,
     sent_to: Option<SpuId>,
-    last_refusal: Option<Refusal>,
+    /// What stood in the way since the last acknowledgement.
+    last: Option<LastCause>,
     backoff: Backoff,
     random: Random,
 }
@@ -91,7 +92,7 @@ impl Window {
             connection: 0,
             connected_to: None,
             sent_to: None,
-            last_refusal: None,
+            last: None,
             backoff: Backoff::new(BACKOFF_FIRST, BACKOFF_MAX, random),
             random: random.clone(),
         }
@@ -174,6 +175,9 @@ impl Window {
         };
         self.tell_leader(&route, out);
         self.route = route;
+        if self.route == Route::NoLeader {
+            self.stands_in_the_way(&LastCause::NoLeader);
+        }
         if self.route == Route::Gone {
             self.stop(ProduceErrorKind::UnknownTopic(self.settings.topic.clone()), out);
             return;
@@ -220,7 +224,7 @@ impl Window {
             self.probing = false;
             self.no_room = 0;
             self.disorder = 0;
-            self.last_refusal = None;
+            self.last = None;
             out.push(Command::Acked {
                 batch: entry.batch,
                 base_offset: ack.base_offset,
@@ -255,7 +259,7 @@ impl Window {
             EntryState::Sent { at, .. } => now.saturating_sub(at),
             EntryState::Ready => Duration::ZERO,
         };
-        entry.last = Some(refusal.clone());
+        entry.last = Some(refusal.clone().into());
         entry.maybe_written |= refusal.outcome() == Outcome::Unknown;
         let maybe_written = entry.maybe_written;
         out.push(Command::Tell(ProducerEvent::Refused {
@@ -265,7 +269,7 @@ impl Window {
             refusal: refusal.clone(),
             after,
         }));
-        self.last_refusal = Some(refusal.clone());
+        self.last = Some(refusal.clone().into());
         if maybe_written && !self.settings.idempotent {
             self.fail(at, ProduceErrorKind::Refused(refusal), now, out);
             return self.pump(now, out);
@@ -342,6 +346,9 @@ impl Window {
             why: why.to_owned(),
         }));
         let waiting = self.queue.iter().any(|entry| entry.state != EntryState::Ready);
+        if waiting {
+            self.stands_in_the_way(&LastCause::ConnectionLost { spu, why: why.to_owned() });
+        }
         if self.settings.idempotent {
             self.forget_answers();
         } else {
@@ -365,7 +372,7 @@ impl Window {
             let kind = ProduceErrorKind::DeadlineExceeded {
                 waited: self.settings.deadline,
                 outcome: if known { Outcome::NotWritten } else { Outcome::Unknown },
-                last: entry.last.clone().or_else(|| self.last_refusal.clone()).map(LastCause::from),
+                last: self.last_cause(entry),
             };
             self.fail(0, kind, now, out);
         }

@@ -5,9 +5,8 @@ use std::time::Duration;
 use plimsoll_proto::batch::{ProducerSequence, Sequence};
 use plimsoll_proto::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, SpuId};
 
-use crate::error::ProduceErrorKind;
+use crate::error::{LastCause, ProduceErrorKind};
 use crate::producer::event::ProducerEvent;
-use crate::refusal::Refusal;
 
 /// A batch by its place in what the partition was given.
 pub(crate) type BatchNo = u64;
@@ -85,7 +84,7 @@ pub(super) struct Entry {
     pub(super) maybe_written: bool,
     pub(super) sent_before: bool,
     pub(super) state: EntryState,
-    pub(super) last: Option<Refusal>,
+    pub(super) last: Option<LastCause>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

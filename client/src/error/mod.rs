@@ -1,0 +1,48 @@
+//! Errors by operation. Kinds are few and say what the caller can do; the typed refusal of the server is
+//! inside.
+//!
+//! Each tells the same: the [`Reason`](crate::Reason) of the server, the three numbers of a full disk
+//! ([`Space`](crate::Space)), what helps ([`RetryAdvice`](crate::RetryAdvice)), and whether the request had an effect
+//! ([`Outcome`](crate::Outcome)).
+
+mod admin;
+mod consume;
+mod produce;
+
+use std::time::Duration;
+
+use crate::refusal::Refusal;
+
+pub use self::admin::AdminError;
+pub use self::consume::ConsumeError;
+pub use self::produce::{LastCause, ProduceError, ProduceErrorKind};
+
+/// No controller could be used.
+///
+/// ```
+/// use plimsoll_client::{Client, ConnectError};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let nowhere = Client::builder().controllers(["not an address"]).build().await;
+/// assert!(matches!(nowhere, Err(ConnectError::Settings(_))));
+/// # }
+/// ```
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The settings can't work; nothing was dialled.
+    #[error("{0}")]
+    Settings(String),
+    /// None of the controllers answered in time.
+    #[error("no controller answered within {} ms: {}", waited.as_millis(), attempts.join("; "))]
+    NoController {
+        /// How long was waited.
+        waited: Duration,
+        /// Each controller and why it is of no use.
+        attempts: Vec<String>,
+    },
+}
+
+fn because(last: Option<&Refusal>) -> String {
+    last.map(|refusal| format!("; last answer: {refusal}")).unwrap_or_default()
+}

@@ -1,0 +1,124 @@
+//! How batches fail, and what they are told.
+
+use super::*;
+
+#[test]
+fn a_batch_that_was_never_written_gives_its_sequence_to_the_next() {
+    let mut d = Driver::new(true, 3, false);
+    d.enqueue(3);
+    let (_, requests) = d.look();
+    d.ack(requests[0], false);
+    d.refuse(requests[1], ErrorDetail::not_written(Reason::CorruptBatch, "bad"));
+    assert!(matches!(&d.failed[..], [(1, ProduceErrorKind::Refused(_))]));
+    d.refuse(requests[2], disorder());
+    assert_eq!(d.look().0, [(2, Some(10))]);
+    assert_eq!(d.identities, 0);
+}
+
+#[test]
+fn a_batch_of_unknown_fate_is_given_up_with_its_producer_id() {
+    let mut d = Driver::new(true, 1, false);
+    d.enqueue(1);
+    d.look();
+    // No answer: the connection counts as dead, again and again, until the deadline.
+    d.advance(Duration::from_secs(15));
+    d.advance(Duration::from_secs(1));
+    assert_eq!(d.look().0, [(0, Some(0))]);
+    d.now = Duration::from_secs(30);
+    d.enqueue(1);
+    d.advance(Duration::from_secs(30));
+    let [(0, ProduceErrorKind::DeadlineExceeded { outcome: Outcome::Unknown, .. })] = &d.failed[..] else {
+        panic!("{:?}", d.failed);
+    };
+    assert_eq!(d.identities, 1);
+    d.look();
+    d.with(|window, now, out| window.identity(ProducerId(2), ProducerEpoch(0), now, out));
+    assert_eq!(d.look().0, [(1, Some(0))]);
+}
+
+#[test]
+fn a_deadline_tells_what_stood_in_the_way() {
+    let mut d = Driver::new(true, 1, false);
+    d.enqueue(1);
+    while d.failed.is_empty() {
+        let (_, requests) = d.look();
+        requests.into_iter().for_each(|request| d.refuse(request, full()));
+        d.advance_to_wake();
+    }
+    let (_, ProduceErrorKind::DeadlineExceeded { outcome, last, .. }) = &d.failed[0] else {
+        panic!("{:?}", d.failed);
+    };
+    assert_eq!(*outcome, Outcome::NotWritten);
+    assert_eq!(last.as_ref().and_then(LastCause::refusal).map(Refusal::reason_name), Some("DISK_FULL"));
+}
+
+#[test]
+fn a_deadline_tells_of_lost_connections_and_leaders_too() {
+    let last_of = |d: &Driver| match &d.failed[..] {
+        [(_, ProduceErrorKind::DeadlineExceeded { last, .. })] => last.clone(),
+        other => panic!("{other:?}"),
+    };
+    // Nobody answers.
+    let mut d = Driver::new(true, 1, false);
+    d.window.settings.answer_max = DEADLINE * 2;
+    d.enqueue(1);
+    d.advance(DEADLINE);
+    assert_eq!(last_of(&d), Some(LastCause::Unanswered { spu: SpuId(1) }));
+
+    // The connection broke after a refusal, and came up no more.
+    let mut d = Driver::new(true, 1, false);
+    d.enqueue(1);
+    let (_, requests) = d.look();
+    d.refuse(requests[0], full());
+    d.advance_to_wake();
+    let (.., connection, _, _) = d.sent[0];
+    d.with(|window, now, out| window.connection_lost(connection, "reset", now, out));
+    d.window.settings.answer_max = DEADLINE * 2;
+    d.advance(DEADLINE);
+    assert_eq!(last_of(&d), Some(LastCause::ConnectionLost { spu: SpuId(1), why: "reset".to_owned() }));
+
+    // There was no leader any more.
+    let mut d = Driver::new(true, 1, false);
+    d.enqueue(1);
+    let (_, requests) = d.look();
+    d.refuse(requests[0], full());
+    d.route(Route::NoLeader);
+    d.advance(DEADLINE);
+    assert_eq!(last_of(&d), Some(LastCause::NoLeader));
+}
+
+#[test]
+fn fail_when_full_fails_at_once() {
+    let mut d = Driver::new(true, 2, true);
+    d.enqueue(2);
+    let (_, requests) = d.look();
+    d.refuse(requests[0], full());
+    d.refuse(requests[1], disorder());
+    assert!(matches!(&d.failed[..], [(0, ProduceErrorKind::Refused(_))]));
+    // The next one takes the sequence that became free.
+    assert_eq!(d.look().0, [(1, Some(0))]);
+}
+
+#[test]
+fn a_deleted_topic_fails_what_waits_and_what_comes() {
+    let mut d = Driver::new(true, 1, false);
+    d.enqueue(2);
+    d.route(Route::Gone);
+    assert!(matches!(d.failed[1].1, ProduceErrorKind::UnknownTopic(_)));
+    assert!(matches!(d.failed[0].1, ProduceErrorKind::DeadlineExceeded { outcome: Outcome::Unknown, .. }));
+    assert!(d.window.wants_batch());
+    d.enqueue(1);
+    assert_eq!(d.failed.len(), 3);
+}
+
+#[test]
+fn a_fenced_producer_stops() {
+    let mut d = Driver::new(true, 1, false);
+    d.enqueue(1);
+    let (_, requests) = d.look();
+    d.refuse(requests[0], ErrorDetail::not_written(Reason::ProducerFenced, "newer"));
+    assert!(matches!(&d.failed[..], [(0, ProduceErrorKind::Refused(_))]));
+    d.enqueue(1);
+    assert_eq!(d.failed.len(), 2);
+    assert!(d.look().0.is_empty());
+}
