@@ -2,6 +2,8 @@
 
 use plimsoll_client::{AdminError, ConnectError, ConsumeError, ProduceError, ProduceErrorKind, Reason};
 
+use crate::output::say;
+
 /// Exit codes. Part of the command line's contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
@@ -12,6 +14,8 @@ pub(crate) enum Code {
     DirectoryTaken = 5,
     PortInUse = 6,
     Configuration = 7,
+    Degraded = 10,
+    Critical = 11,
     DiskFull = 20,
     TimedOut = 124,
 }
@@ -30,6 +34,18 @@ impl Failure {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code: code as u8, message: message.into() }
     }
+
+    /// A code without a word: everything was said.
+    pub(crate) fn silent(code: Code) -> Self {
+        Self::new(code, "")
+    }
+
+    /// Says on standard error why, unless everything was said.
+    pub(crate) fn tell(&self) {
+        if !self.message.is_empty() {
+            say(format!("plimsoll: {}", self.message));
+        }
+    }
 }
 
 impl From<std::io::Error> for Failure {
@@ -44,7 +60,7 @@ impl From<ConnectError> for Failure {
             ConnectError::Settings(why) => Self::new(Code::Usage, format!("{why} (--controller)")),
             ConnectError::NoController { .. } => Self::new(
                 Code::NoConnection,
-                format!("{error}\nstart a controller there, or name others with --controller HOST:PORT"),
+                format!("{error}\nstart a controller there, or name others with --controller HOST:PORT or --profile NAME"),
             ),
         }
     }
@@ -54,6 +70,7 @@ fn of_reason(reason: Option<Reason>) -> Option<Code> {
     match reason? {
         Reason::DiskFull | Reason::ControllerDisk => Some(Code::DiskFull),
         Reason::UnknownTopic | Reason::UnknownPartition => Some(Code::NotFound),
+        Reason::WrongJoinToken => Some(Code::Configuration),
         _ => None,
     }
 }

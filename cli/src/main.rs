@@ -2,24 +2,35 @@
 //!
 //! It holds no logic of its own: servers are in their crates, commands are calls of the SDK.
 
+mod change;
 mod cluster;
+mod completion;
 mod connect;
 mod consume;
+mod controllers;
 mod disk;
 mod events;
 mod exit;
+mod files;
+mod health;
+mod moves;
 mod output;
 mod produce;
+mod profile;
 mod server;
+mod spu;
 mod topic;
+mod topic_change;
 mod version;
 mod volume;
+mod watching;
 mod words;
+mod yaml;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use plimsoll_host::Host;
 
 use crate::exit::{Code, Failure, Outcome};
@@ -27,7 +38,7 @@ use crate::exit::{Code, Failure, Outcome};
 /// A distributed streaming log that treats a full disk as a state it passes through
 ///
 /// Exit codes: 0 fine, 1 failed, 2 usage, 3 no connection, 4 not found, 5 directory locked or of another identity,
-/// 6 port in use, 7 configuration, 20 refused for lack of disk space, 124 timed out.
+/// 6 port in use, 7 configuration, 10 degraded, 11 critical, 20 refused for lack of disk space, 124 timed out.
 #[derive(Debug, Parser)]
 #[command(name = "plimsoll", version, max_term_width = 100)]
 struct Arguments {
@@ -37,12 +48,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs a controller
+    /// Runs, lists, adds and removes controllers
     #[command(subcommand)]
-    Controller(ControllerCommand),
-    /// Runs a storage node
+    Controller(controllers::ControllerCommand),
+    /// Runs, lists, cordons and drains storage nodes
     #[command(subcommand)]
-    Spu(SpuCommand),
+    Spu(spu::SpuCommand),
     /// Runs a controller and a storage node in one process
     Standalone(server::StandaloneArgs),
     /// Starts, stops and shows clusters
@@ -59,29 +70,28 @@ enum Command {
     Disk(disk::DiskArgs),
     /// Shows what the cluster committed about itself
     Events(events::EventsArgs),
+    /// Explains and mutes what `cluster health` says
+    #[command(subcommand)]
+    Health(health::HealthCommand),
+    /// Keeps clusters by name
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
+    /// Prints what makes a shell complete commands
+    Completion(completion::CompletionArgs),
+    /// Prints the manual page, or writes those of all commands
+    Man(completion::ManArgs),
     /// Shows the version
     Version(version::VersionArgs),
-}
-
-#[derive(Debug, Subcommand)]
-enum ControllerCommand {
-    /// Until SIGTERM
-    Run(server::ControllerRunArgs),
-}
-
-#[derive(Debug, Subcommand)]
-enum SpuCommand {
-    /// Until SIGTERM
-    Run(Box<server::SpuRunArgs>),
 }
 
 /// How long standard error may take for the last lines of a log.
 const LOG_FLUSH_MAX: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
-    let Arguments { command } = Arguments::parse();
-    let done = runtime(&command).and_then(|runtime| {
-        let done = runtime.block_on(run(command));
+    let matches = Arguments::command().get_matches();
+    let done = parse(&matches).and_then(|Arguments { command }| {
+        let runtime = runtime(&command)?;
+        let done = runtime.block_on(run(command, &matches));
         // A read of standard input that never returns must not hold the end up.
         runtime.shutdown_background();
         done
@@ -90,17 +100,25 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !failure.message.is_empty() {
-                output::say(format!("plimsoll: {}", failure.message));
-            }
+            failure.tell();
             ExitCode::from(failure.code)
         }
     }
 }
 
+/// What was typed; the matches are kept so that `--watch` can run it again.
+fn parse(matches: &ArgMatches) -> Result<Arguments, Failure> {
+    Arguments::from_arg_matches(matches).map_err(|error| Failure::new(Code::Usage, error.to_string()))
+}
+
 /// Servers share the machine's cores; a command needs one.
 fn runtime(command: &Command) -> Result<tokio::runtime::Runtime, Failure> {
-    let serves = matches!(command, Command::Controller(_) | Command::Spu(_) | Command::Standalone(_));
+    let serves = matches!(
+        command,
+        Command::Controller(controllers::ControllerCommand::Run(_))
+            | Command::Spu(spu::SpuCommand::Run(_))
+            | Command::Standalone(_)
+    );
     let mut builder = if serves {
         tokio::runtime::Builder::new_multi_thread()
     } else {
@@ -109,26 +127,38 @@ fn runtime(command: &Command) -> Result<tokio::runtime::Runtime, Failure> {
     builder.enable_all().build().map_err(|error| Failure::new(Code::Failed, format!("runtime: {error}")))
 }
 
-async fn run(command: Command) -> Outcome {
+async fn run(command: Command, matches: &ArgMatches) -> Outcome {
     let host = Host::real();
+    match watching::asked(matches) {
+        None => once(command, &host).await,
+        Some(pause) => {
+            let again = async || once(parse(matches)?.command, &host).await;
+            watching::run(pause, &host, again).await
+        }
+    }
+}
+
+async fn once(command: Command, host: &Host) -> Outcome {
     match command {
-        Command::Controller(ControllerCommand::Run(args)) => server::run_controller(args, &host).await,
-        Command::Spu(SpuCommand::Run(args)) => server::run_spu(*args, &host).await,
-        Command::Standalone(args) => server::run_standalone(args, &host).await,
-        Command::Cluster(command) => cluster::run(command, &host).await,
-        Command::Topic(command) => topic::run(command, &host).await,
-        Command::Produce(args) => produce::run(args, &host).await,
-        Command::Consume(args) => consume::run(args, &host).await,
-        Command::Disk(args) => disk::run(args, &host).await,
-        Command::Events(args) => events::run(args, &host).await,
+        Command::Controller(command) => controllers::run(command, host).await,
+        Command::Spu(command) => spu::run(command, host).await,
+        Command::Standalone(args) => server::run_standalone(args, host).await,
+        Command::Cluster(command) => cluster::run(command, host).await,
+        Command::Topic(command) => topic::run(command, host).await,
+        Command::Produce(args) => produce::run(args, host).await,
+        Command::Consume(args) => consume::run(args, host).await,
+        Command::Disk(args) => disk::run(args, host).await,
+        Command::Events(args) => events::run(args, host).await,
+        Command::Health(command) => health::run(command, host),
+        Command::Profile(command) => profile::run(command),
+        Command::Completion(args) => completion::completion(&args, Arguments::command()),
+        Command::Man(args) => completion::man(&args, Arguments::command()),
         Command::Version(args) => version::run(args),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

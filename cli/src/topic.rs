@@ -6,9 +6,11 @@ use plimsoll_host::Host;
 use plimsoll_host::config::{ByteSize, Span};
 use serde::Serialize;
 
+use crate::change::{Change, ChangeArgs};
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
-use crate::output::{OutputArgs, print, table};
+use crate::output::{ShowArgs, print, print_wide, table};
+use crate::topic_change::{self, AddPartitionsArgs, AlterArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TopicCommand {
@@ -16,10 +18,14 @@ pub(crate) enum TopicCommand {
     Create(CreateArgs),
     /// Lists all topics
     List(ListArgs),
+    /// Changes what a topic keeps and how, while it is in use
+    Alter(AlterArgs),
+    /// Adds partitions to a topic
+    AddPartitions(AddPartitionsArgs),
     /// Shows one topic with its partitions
-    Describe(NameArgs),
+    Describe(DescribeArgs),
     /// Deletes a topic with everything in it; its space is free again at once
-    Delete(NameArgs),
+    Delete(DeleteArgs),
 }
 
 #[derive(Debug, Args)]
@@ -62,7 +68,7 @@ pub(crate) struct CreateArgs {
     #[command(flatten)]
     connect: ConnectArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    change: ChangeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -70,20 +76,29 @@ pub(crate) struct ListArgs {
     #[command(flatten)]
     connect: ConnectArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    show: ShowArgs,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct NameArgs {
+pub(crate) struct DescribeArgs {
     name: String,
     #[command(flatten)]
     connect: ConnectArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    show: ShowArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    name: String,
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    change: ChangeArgs,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Flush {
+pub(crate) enum Flush {
     /// When the operating system sees fit
     #[default]
     Os,
@@ -94,12 +109,31 @@ enum Flush {
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Pressure {
+pub(crate) enum Pressure {
     /// Nothing: produce is refused
     #[default]
     Refuse,
     /// Delete the oldest
     Trim,
+}
+
+impl From<Flush> for FlushPolicy {
+    fn from(flush: Flush) -> Self {
+        match flush {
+            Flush::Os => Self::Os,
+            Flush::Interval => Self::Interval,
+            Flush::Ack => Self::Ack,
+        }
+    }
+}
+
+impl From<Pressure> for OnPressure {
+    fn from(pressure: Pressure) -> Self {
+        match pressure {
+            Pressure::Refuse => Self::Refuse,
+            Pressure::Trim => Self::Trim,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -151,22 +185,34 @@ pub(crate) async fn run(command: TopicCommand, host: &Host) -> Outcome {
             let topics = args.connect.connect(host).await?.admin().list_topics().await?;
             let mut topics = Topics { topics: topics.into_iter().map(Topic::from).collect() };
             topics.topics.sort_by(|a, b| a.name.cmp(&b.name));
-            print(args.output, &topics, list_table)
+            print_wide(args.show, &topics, list_table)
         }
         TopicCommand::Describe(args) => {
             let topic = args.connect.connect(host).await?.admin().describe_topic(args.name).await?;
-            print(args.output, &One { topic: topic.into() }, |one| describe_table(&one.topic))
+            print(args.show, &One { topic: topic.into() }, |one| describe_table(&one.topic))
         }
-        TopicCommand::Delete(args) => {
-            args.connect.connect(host).await?.admin().delete_topic(args.name.clone()).await?;
-            let deleted = Deleted { deleted: args.name };
-            print(args.output, &deleted, |topic| format!("deleted topic {}\n", topic.deleted))
-        }
+        TopicCommand::Delete(args) => delete(args, host).await,
+        TopicCommand::Alter(args) => topic_change::alter(args, host).await,
+        TopicCommand::AddPartitions(args) => topic_change::add_partitions(args, host).await,
     }
 }
 
-async fn create(args: CreateArgs, host: &Host) -> Outcome {
+async fn delete(args: DeleteArgs, host: &Host) -> Outcome {
     let admin = args.connect.connect(host).await?.admin();
+    let name = args.name;
+    if args.change.dry_run {
+        let topic = admin.describe_topic(name.clone()).await?;
+        let would = format!("delete topic {name} with {} partitions and all records", topic.partitions.len());
+        return Change::with(args.change, would, "", Deleted { deleted: name }).print(args.change);
+    }
+    admin.delete_topic(name.clone()).await?;
+    let done = format!("deleted topic {name}");
+    Change::with(args.change, "", done, Deleted { deleted: name }).print(args.change)
+}
+
+async fn create(args: CreateArgs, host: &Host) -> Outcome {
+    let client = args.connect.connect(host).await?;
+    let admin = client.admin();
     let batch_bytes_max = u32::try_from(args.batch_bytes_max.map_or(0, |size| size.0))
         .map_err(|_| Failure::new(Code::Usage, "--batch-bytes-max must be below 4GiB"))?;
     let config = TopicConfig {
@@ -176,38 +222,52 @@ async fn create(args: CreateArgs, host: &Host) -> Outcome {
         retention_ms: args.retention.map_or(0, milliseconds),
         retention_bytes: args.retention_bytes.map_or(0, |size| size.0),
         segment_bytes: args.segment_bytes.map_or(0, |size| size.0),
-        flush: match args.flush {
-            Flush::Os => FlushPolicy::Os,
-            Flush::Interval => FlushPolicy::Interval,
-            Flush::Ack => FlushPolicy::Ack,
-        }
-        .into(),
+        flush: FlushPolicy::from(args.flush).into(),
         flush_interval_ms: match args.flush {
             Flush::Interval => milliseconds(args.flush_interval),
             Flush::Os | Flush::Ack => 0,
         },
-        on_pressure: match args.on_pressure {
-            Pressure::Refuse => OnPressure::Refuse,
-            Pressure::Trim => OnPressure::Trim,
-        }
-        .into(),
+        on_pressure: OnPressure::from(args.on_pressure).into(),
         min_retention_ms: args.min_retention.map_or(0, milliseconds),
         batch_bytes_max,
     };
+    let of = |partitions: usize| {
+        format!("topic {} with {partitions} partitions of {} replicas", args.name, args.replicas)
+    };
+    let undo = format!("plimsoll topic delete {}", args.name);
+    if args.change.dry_run {
+        check_creation(&client, &args)?;
+        let would = format!("create {}", of(usize::try_from(args.partitions).unwrap_or(usize::MAX)));
+        return Change::new(args.change, would, "").undo(undo).print(args.change);
+    }
     admin.create_topic(args.name.clone(), config).await?;
-    let topic = admin.describe_topic(args.name).await?;
-    print(args.output, &One { topic: topic.into() }, |one| {
-        let topic = &one.topic;
-        format!(
-            "created topic {} with {} partitions of {} replicas\n",
-            topic.name,
-            topic.partitions.len(),
-            topic.replicas
-        )
-    })
+    let topic: Topic = admin.describe_topic(args.name.clone()).await?.into();
+    let done = format!("created {}", of(topic.partitions.len()));
+    Change::with(args.change, "", done, One { topic }).undo(undo).print(args.change)
 }
 
-fn milliseconds(span: Span) -> u64 {
+/// What the controllers would refuse, as far as it can be seen from here.
+fn check_creation(client: &plimsoll_client::Client, args: &CreateArgs) -> Outcome {
+    let image = client.metadata();
+    if let Err(invalid) = plimsoll_proto::ids::TopicName::new(args.name.clone()) {
+        return Err(Failure::new(Code::Failed, format!("INVALID_TOPIC: {invalid}")));
+    }
+    if image.topic_by_name(&args.name).is_some() {
+        return Err(Failure::new(Code::Failed, format!("TOPIC_EXISTS: there is a topic {}", args.name)));
+    }
+    let takes = |spu: &&plimsoll_proto::v1::SpuInfo| {
+        spu.state() == plimsoll_proto::v1::SpuState::Online
+            && spu.volumes.iter().any(|volume| volume.state() == plimsoll_client::VolumeState::Writable)
+    };
+    let nodes = image.spus.values().filter(takes).count();
+    if usize::try_from(args.replicas).unwrap_or(usize::MAX) > nodes {
+        let why = format!("NO_PLACEMENT: {} replicas need as many nodes with room; there are {nodes}", args.replicas);
+        return Err(Failure::new(Code::Failed, why));
+    }
+    Ok(())
+}
+
+pub(crate) fn milliseconds(span: Span) -> u64 {
     u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -249,27 +309,36 @@ impl From<TopicInfo> for Topic {
     }
 }
 
-fn list_table(topics: &Topics) -> String {
+fn list_table(topics: &Topics, wide: bool) -> String {
     let rows: Vec<Vec<String>> = topics
         .topics
         .iter()
         .map(|topic| {
             let led = topic.partitions.iter().filter(|partition| partition.leader.is_some()).count();
-            vec![
+            let mut row = vec![
                 topic.name.clone(),
                 topic.partitions.len().to_string(),
                 led.to_string(),
                 topic.replicas.to_string(),
                 topic.min_in_sync.to_string(),
                 topic.on_pressure.to_owned(),
-            ]
+            ];
+            if wide {
+                row.extend([kept(topic), topic.flush.to_owned(), topic.id.clone()]);
+            }
+            row
         })
         .collect();
-    table(&["topic", "partitions", "led", "replicas", "min in sync", "on pressure"], &rows)
+    let mut header = vec!["topic", "partitions", "led", "replicas", "min in sync", "on pressure"];
+    if wide {
+        header.extend(["kept", "flush", "id"]);
+    }
+    table(&header, &rows)
 }
 
-fn describe_table(topic: &Topic) -> String {
-    let kept = match (topic.retention_ms, topic.retention_bytes) {
+/// How long and how much is kept, in words.
+fn kept(topic: &Topic) -> String {
+    match (topic.retention_ms, topic.retention_bytes) {
         (None, None) => "for ever".to_owned(),
         (Some(ms), None) => Span(std::time::Duration::from_millis(ms)).to_string(),
         (None, Some(bytes)) => format!("{} a partition", ByteSize(bytes)),
@@ -277,7 +346,10 @@ fn describe_table(topic: &Topic) -> String {
             let age = Span(std::time::Duration::from_millis(ms));
             format!("{age} or {} a partition", ByteSize(bytes))
         }
-    };
+    }
+}
+
+fn describe_table(topic: &Topic) -> String {
     let list = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let rows: Vec<Vec<String>> = topic
         .partitions
@@ -293,11 +365,12 @@ fn describe_table(topic: &Topic) -> String {
         })
         .collect();
     format!(
-        "topic {} ({})\n{} replicas, {} must be in sync; kept {kept}; flush {}; on pressure {}\n\n{}",
+        "topic {} ({})\n{} replicas, {} must be in sync; kept {}; flush {}; on pressure {}\n\n{}",
         topic.name,
         topic.id,
         topic.replicas,
         topic.min_in_sync,
+        kept(topic),
         topic.flush,
         topic.on_pressure,
         table(&["partition", "leader", "epoch", "replicas", "in sync"], &rows)

@@ -1,7 +1,7 @@
 //! The words for states, as printed and as in JSON.
 
 use plimsoll_client::{DiskCause, DiskLevel, VolumeState};
-use plimsoll_proto::v1::SpuState;
+use plimsoll_proto::v1::{SpuDuty, SpuState};
 
 pub(crate) fn level(level: DiskLevel) -> &'static str {
     match level {
@@ -36,6 +36,15 @@ pub(crate) fn spu_state(state: SpuState) -> &'static str {
     }
 }
 
+pub(crate) fn duty(duty: SpuDuty) -> &'static str {
+    match duty {
+        SpuDuty::Serving => "serving",
+        SpuDuty::Cordoned => "cordoned",
+        SpuDuty::Draining => "draining",
+        SpuDuty::Offline => "offline",
+    }
+}
+
 pub(crate) fn volume_state(state: VolumeState) -> &'static str {
     match state {
         VolumeState::Unspecified => "unknown",
@@ -43,6 +52,27 @@ pub(crate) fn volume_state(state: VolumeState) -> &'static str {
         VolumeState::WriteOffline => "write_offline",
         VolumeState::Stalled => "stalled",
         VolumeState::Failed => "failed",
+    }
+}
+
+/// A length of time for people, in its greatest unit and the next.
+pub(crate) fn span(ms: u64) -> String {
+    let s = ms / 1000;
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 => format!("{} min {} s", s / 60, s % 60),
+        3600..172_800 => format!("{} h {} min", s / 3600, s % 3600 / 60),
+        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+/// Bytes with their sign, for what grows and shrinks.
+pub(crate) fn signed_bytes(bytes: i64) -> String {
+    let size = plimsoll_host::config::ByteSize(bytes.unsigned_abs());
+    match bytes {
+        0 => "0B".to_owned(),
+        1.. => format!("+{size}"),
+        _ => format!("-{size}"),
     }
 }
 

@@ -54,6 +54,13 @@ impl Admin {
         self
     }
 
+    /// Lowers the deadline of each call to `limit`, if it is longer.
+    #[must_use]
+    pub fn timeout_at_most(mut self, limit: Duration) -> Self {
+        self.timeout = self.timeout.min(limit);
+        self
+    }
+
     /// Creates a topic. It is in this client's metadata when the call returns, unless those lag by more than
     /// 5 s. Zeros in `config` take the controllers' defaults.
     ///
@@ -153,10 +160,21 @@ impl Admin {
     /// # Errors
     /// [`AdminError`]; nothing was changed.
     pub async fn cluster_status(&self) -> Result<v1::ClusterStatusResponse, AdminError> {
-        self.call(
-            &mut false,
-            |mut admin| async move { admin.cluster_status(v1::ClusterStatusRequest {}).await },
-        )
+        self.call(&mut false, |mut admin| async move {
+            admin.cluster_status(v1::ClusterStatusRequest::default()).await
+        })
+        .await
+    }
+
+    /// As [`Admin::cluster_status`], but the first controller that answers tells what it knows, whether it leads
+    /// or not: `stale` says that it may be old, `no_quorum` that it knows of no leader.
+    ///
+    /// # Errors
+    /// [`AdminError`] when none answers.
+    pub async fn cluster_status_as_known(&self) -> Result<v1::ClusterStatusResponse, AdminError> {
+        self.call(&mut false, |mut admin| async move {
+            admin.cluster_status(v1::ClusterStatusRequest { stale: true }).await
+        })
         .await
     }
 
@@ -189,13 +207,37 @@ impl Admin {
         }
     }
 
-    async fn visible(&self, version: u64) {
+    pub(crate) async fn visible(&self, version: u64) {
         // Not being visible in time is no failure of the call.
         let _seen =
             self.client.wait_metadata(VISIBLE_MAX, |image| image.version >= MetadataVersion(version)).await;
     }
 
-    async fn call<T, F, A>(&self, unknown: &mut bool, ask: F) -> Result<T, AdminError>
+    /// Asks every controller at once, whether it leads or not, and takes the answer with the greatest `key`.
+    pub(crate) async fn newest<T, F, A>(&self, ask: F, key: impl Fn(&T) -> u64) -> Result<T, AdminError>
+    where
+        F: Fn(AdminClient<Channel>) -> A,
+        A: Future<Output = Result<Response<T>, Status>>,
+    {
+        let limit = self.timeout.min(ATTEMPT_MAX);
+        let asked =
+            self.client.shared.controllers.iter().map(|address| self.ask(address.clone(), limit, &ask));
+        let mut attempts = Vec::new();
+        let mut best: Option<T> = None;
+        for (address, answer) in futures::future::join_all(asked).await {
+            match answer {
+                Answer::Done(done) if best.as_ref().is_none_or(|best| key(best) < key(&done)) => {
+                    best = Some(done)
+                }
+                Answer::Done(_) => {}
+                Answer::Final(refusal) => return Err(AdminError::Refused(refusal)),
+                Answer::Again { why, .. } => attempts.push(format!("{address}: {why}")),
+            }
+        }
+        best.ok_or(AdminError::NoController { outcome: Outcome::NotWritten, attempts })
+    }
+
+    pub(crate) async fn call<T, F, A>(&self, unknown: &mut bool, ask: F) -> Result<T, AdminError>
     where
         F: Fn(AdminClient<Channel>) -> A,
         A: Future<Output = Result<Response<T>, Status>>,

@@ -29,6 +29,8 @@ const DRAIN: Duration = Duration::from_secs(1);
 pub struct ControllerSettings {
     /// Makes an empty data directory into one of a new controller; without effect on a ready one.
     pub bootstrap: bool,
+    /// Makes an empty data directory into one of a controller that joins a cluster; without effect on a ready one.
+    pub join: bool,
     /// Consensus, this controller's id and the addresses of all controllers.
     pub raft: RaftSettings,
     /// The journal on preallocated files.
@@ -44,6 +46,7 @@ impl ControllerSettings {
     pub fn new(id: ControllerId, peers: BTreeMap<ControllerId, String>) -> Self {
         Self {
             bootstrap: false,
+            join: false,
             raft: RaftSettings::new(id, peers),
             journal: JournalSettings::default(),
             metadata: RocksSettings::default(),
@@ -88,6 +91,8 @@ pub struct Parts {
     pub journal: Box<dyn Journal>,
     /// Applied state.
     pub store: Box<dyn MetadataStore>,
+    /// The disk whose room decides about new topics.
+    pub disk: Option<SharedDisk>,
 }
 
 /// A running controller. Dropping it ends its sessions, but only [`Controller::stop`] ends its Raft lane.
@@ -115,12 +120,21 @@ impl Controller {
         listener: Listener,
     ) -> Result<Self, ControllerError> {
         settings.raft.check().map_err(ControllerError::Settings)?;
-        let voters = settings.raft.peers.keys().copied();
-        let (identity, journal) =
-            DataDir::open(&disk, settings.raft.id, settings.bootstrap, voters, &settings.journal)?;
-        let store = RocksStore::new(disk, root, settings.metadata);
-        let parts =
-            Parts { identity: Box::new(identity), journal: Box::new(journal), store: Box::new(store) };
+        if settings.bootstrap && settings.join {
+            return Err(ControllerError::Settings("give one of --bootstrap and --join, not both".to_owned()));
+        }
+        // Who joins does not know who votes; it is told by a snapshot.
+        let voters: Vec<_> =
+            if settings.join { Vec::new() } else { settings.raft.peers.keys().copied().collect() };
+        let fresh = settings.bootstrap || settings.join;
+        let (identity, journal) = DataDir::open(&disk, settings.raft.id, fresh, voters, &settings.journal)?;
+        let store = RocksStore::new(disk.clone(), root, settings.metadata);
+        let parts = Parts {
+            identity: Box::new(identity),
+            journal: Box::new(journal),
+            store: Box::new(store),
+            disk: Some(disk),
+        };
         Self::start_with(host, settings.raft, settings.session, parts, listener).await
     }
 
@@ -139,7 +153,7 @@ impl Controller {
         let address = listener.local_addr().map_err(ControllerError::Listener)?;
         let id = raft_settings.id;
         let (raft, peer_service) =
-            start(&host, raft_settings, parts.identity, parts.journal, parts.store).await?;
+            start(&host, raft_settings, parts.identity, parts.journal, parts.store, parts.disk).await?;
         let (stopping, stopped) = watch::channel(false);
         let (shared, queue) = Shared::new(host.clone(), id, session_settings, raft.clone(), stopped.clone());
         let (health, health_task) = health::service(&host, id, raft.watch());

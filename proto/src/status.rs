@@ -147,7 +147,9 @@ pub fn code_of(reason: Reason) -> Code {
         | Reason::StaleIncarnation
         | Reason::WrongCluster
         | Reason::UnsupportedProtocol
+        | Reason::OutOfService
         | Reason::ExpectationFailed => Code::FailedPrecondition,
+        Reason::WrongJoinToken => Code::PermissionDenied,
         Reason::OffsetTrimmed => Code::OutOfRange,
         Reason::RecordTooLarge | Reason::CorruptBatch | Reason::InvalidArgument | Reason::InvalidTopic => {
             Code::InvalidArgument

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use plimsoll_controller::raft_runtime::journal::JournalSettings;
 use plimsoll_controller::raft_runtime::{DataDirError, StartError};
 use plimsoll_controller::{Controller, ControllerError, ControllerSettings};
-use plimsoll_host::config::Span;
+use plimsoll_host::config::{ByteSize, Secret, Span};
 use plimsoll_host::{BindError, Host};
 use plimsoll_proto::ids::ControllerId;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,11 @@ pub(super) struct ControllerFile {
     pub(super) advertise: Option<String>,
     pub(super) controllers: Vec<String>,
     pub(super) bootstrap: bool,
+    pub(super) join: bool,
+    pub(super) join_token: Option<Secret>,
+    pub(super) peer_token: Option<Secret>,
+    pub(super) journal_bytes: ByteSize,
+    pub(super) disk_full_bytes: ByteSize,
     pub(super) tick: Span,
     pub(super) election_tick: usize,
     pub(super) heartbeat_tick: usize,
@@ -47,6 +53,8 @@ pub(super) struct ControllerFile {
     pub(super) read_timeout: Span,
     pub(super) placement_wait: Span,
     pub(super) leader_move_interval: Span,
+    pub(super) replica_moves_max: u32,
+    pub(super) relief_after: Span,
     pub(super) suspect_after: Span,
     pub(super) confirm: Span,
     pub(super) mass_hold: Span,
@@ -79,6 +87,26 @@ const KEYS: &[Key] = &[
         "",
         "Makes an empty data directory into one of a new cluster; needed at the first start, ignored later",
     ),
+    key(
+        "join",
+        Kind::Switch,
+        "",
+        "Makes an empty data directory into one of a controller that joins a cluster, by `controller add`; ignored later",
+    ),
+    key("join_token", Kind::Text, "", "What storage nodes must know to register").absent("none: every node may"),
+    key("peer_token", Kind::Text, "", "What controllers must know to be believed; the same on each").absent("none"),
+    key(
+        "journal_bytes",
+        Kind::Size,
+        "1MiB; at most 1GiB",
+        "Size of each of the two journal files, which bounds the metadata; fixed when the data directory is made",
+    ),
+    key(
+        "disk_full_bytes",
+        Kind::Size,
+        "1MiB",
+        "Free bytes of the disk below which topics are neither created nor altered; left at twice as much",
+    ),
     key("tick", Kind::Span, "10ms", "The step of time of elections"),
     key("election_tick", Kind::Number, "2 x heartbeat_tick", "Ticks without a leader before an election"),
     key("heartbeat_tick", Kind::Number, "1", "Ticks between two heartbeats of the leading controller"),
@@ -91,6 +119,18 @@ const KEYS: &[Key] = &[
         "How long creating a topic waits for nodes to join",
     ),
     key("leader_move_interval", Kind::Span, "50ms", "Pause between two leaderships that are moved back"),
+    key(
+        "replica_moves_max",
+        Kind::Number,
+        "0, which moves none unasked",
+        "Partitions that move at once off drained nodes and volumes short of room",
+    ),
+    key(
+        "relief_after",
+        Kind::Span,
+        "1s",
+        "How long a volume must be at throttle or worse before replicas leave it",
+    ),
     key("suspect_after", Kind::Span, "6s", "Silence after which a storage node is suspect"),
     key("confirm", Kind::Span, "3s", "How long a suspect is asked before it is offline"),
     key("mass_hold", Kind::Span, "0s", "How much longer a verdict waits while many nodes are silent"),
@@ -118,7 +158,7 @@ impl Keys for ControllerFile {
 
 impl Default for ControllerFile {
     fn default() -> Self {
-        let ControllerSettings { raft, session, .. } =
+        let ControllerSettings { raft, session, journal, .. } =
             ControllerSettings::new(ControllerId(0), BTreeMap::new());
         let liveness = session.liveness;
         Self {
@@ -128,6 +168,11 @@ impl Default for ControllerFile {
             advertise: None,
             controllers: Vec::new(),
             bootstrap: false,
+            join: false,
+            join_token: None,
+            peer_token: None,
+            journal_bytes: ByteSize(journal.file_bytes),
+            disk_full_bytes: ByteSize(raft.disk_full_bytes),
             tick: Span(raft.tick),
             election_tick: raft.election_tick,
             heartbeat_tick: raft.heartbeat_tick,
@@ -135,6 +180,8 @@ impl Default for ControllerFile {
             read_timeout: Span(session.read_timeout),
             placement_wait: Span(session.placement_wait),
             leader_move_interval: Span(session.leader_move_interval),
+            replica_moves_max: session.replica_moves_max,
+            relief_after: Span(session.relief_after),
             suspect_after: Span(liveness.suspect_after),
             confirm: Span(liveness.confirm),
             mass_hold: Span(liveness.mass_hold),
@@ -201,7 +248,20 @@ impl ControllerFile {
         }
         peers.insert(id, address);
         let mut settings = ControllerSettings::new(id, peers);
+        if self.bootstrap && self.join {
+            return Err(wrong("give one of bootstrap and join, not both".to_owned()));
+        }
         settings.bootstrap = self.bootstrap;
+        settings.join = self.join;
+        let journal = JournalSettings::FILE_BYTES_MIN..=JournalSettings::FILE_BYTES_MAX;
+        if !journal.contains(&self.journal_bytes.0) || self.disk_full_bytes.0 < 1 << 20 {
+            let why = "journal_bytes must be from 1MiB to 1GiB, and disk_full_bytes at least 1MiB";
+            return Err(wrong(why.to_owned()));
+        }
+        settings.journal.file_bytes = self.journal_bytes.0;
+        settings.raft.disk_full_bytes = self.disk_full_bytes.0;
+        settings.raft.peer_token.clone_from(&self.peer_token);
+        settings.session.join_token.clone_from(&self.join_token);
         self.timings(&mut settings).map_err(wrong)?;
         Ok(Plan { settings, data_dir: self.data_dir.clone(), listen })
     }
@@ -215,6 +275,7 @@ impl ControllerFile {
             // The SDK waits a little longer for the answer.
             ("placement_wait", self.placement_wait, ms(100), s(10)),
             ("leader_move_interval", self.leader_move_interval, ms(50), s(60)),
+            ("relief_after", self.relief_after, s(1), s(86_400)),
             // A storage node believes in its lease for 9 s: nobody may be elected in its place sooner.
             ("suspect_after", self.suspect_after, s(6), s(3600)),
             ("confirm", self.confirm, s(3), s(3600)),
@@ -235,6 +296,8 @@ impl ControllerFile {
         session.read_timeout = self.read_timeout.0;
         session.placement_wait = self.placement_wait.0;
         session.leader_move_interval = self.leader_move_interval.0;
+        session.replica_moves_max = self.replica_moves_max;
+        session.relief_after = self.relief_after.0;
         let liveness = &mut session.liveness;
         liveness.suspect_after = self.suspect_after.0;
         liveness.confirm = self.confirm.0;
@@ -297,7 +360,9 @@ impl From<ControllerError> for Failure {
                 | DataDirError::NotEmpty { .. },
             ) => Code::DirectoryTaken,
             ControllerError::DataDir(DataDirError::NotBootstrapped { .. })
-            | ControllerError::Start(StartError::Settings(_) | StartError::OtherVoters { .. }) => {
+            | ControllerError::Start(
+                StartError::Settings(_) | StartError::OtherVoters { .. } | StartError::Removed { .. },
+            ) => {
                 Code::Configuration
             }
             ControllerError::DataDir(_) | ControllerError::Start(_) | ControllerError::Listener(_) => {

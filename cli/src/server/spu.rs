@@ -37,6 +37,7 @@ const KEYS: &[Key] = &[
     )
     .flag("controller"),
     key("rack", Kind::Text, "", "Failure domain for placement, such as a rack").absent("none"),
+    key("join_token", Kind::Text, "", "What the cluster asks of storage nodes that register").absent("none"),
     key("byte_limit", Kind::Size, "16MiB", "Bytes that each volume may use, whatever its filesystem has")
         .absent("none"),
     key(

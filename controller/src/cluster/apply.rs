@@ -6,6 +6,7 @@ use std::sync::Arc;
 use plimsoll_proto::ids::{ClusterId, Incarnation, PartitionEpoch, PartitionId, SpuId, TopicId};
 use plimsoll_proto::v1::{self, entry::Change};
 
+use super::controllers::Controllers;
 use super::expectation::Mismatch;
 use super::node::{Spu, SpuState, VolumeState};
 use super::partition::{Partition, Topic};
@@ -13,7 +14,14 @@ use super::state::{ClusterState, EVENTS_MAX};
 use crate::election;
 
 /// Version of the rules in this build; every entry names the one it was made by.
-pub const RULES_VERSION: u32 = 1;
+///
+/// | version | since then |
+/// |---|---|
+/// | 1 | |
+/// | 2 | who leaves a set below its minimum stays eligible (`docs/rfcs/0004-eligible-leaders.md`); forced elections; altered topics, added partitions, duties, moves, controllers |
+///
+/// No released build wrote entries of version 1; they apply by the present rules.
+pub const RULES_VERSION: u32 = 2;
 
 /// Most producer ids one entry hands out.
 const PRODUCER_IDS_MAX: u32 = 1_000_000;
@@ -138,7 +146,7 @@ pub(super) struct Applying<'a> {
 impl Applying<'_> {
     fn entry(&mut self, entry: &v1::Entry) -> Result<Effect, Mismatch> {
         expect(self.index > self.state.version, Mismatch::AlreadyApplied)?;
-        expect(entry.rules == RULES_VERSION, Mismatch::UnknownRules)?;
+        expect((1..=RULES_VERSION).contains(&entry.rules), Mismatch::UnknownRules)?;
         let change = entry.change.as_ref().ok_or(Mismatch::Malformed)?;
         if let Change::Bootstrap(bootstrap) = change {
             return self.bootstrap(bootstrap);
@@ -153,14 +161,23 @@ impl Applying<'_> {
             Change::DeleteTopic(change) => self.delete_topic(change),
             Change::SetInSync(change) => self.set_in_sync(change),
             Change::MoveLeader(change) => self.move_leader(change),
+            Change::ForceLeader(change) => self.force_leader(change),
             Change::AllocateProducerIds(change) => self.allocate_producer_ids(change),
             Change::HandOver(change) => self.hand_over(change),
+            Change::AlterTopic(change) => self.alter_topic(change),
+            Change::AddPartitions(change) => self.add_partitions(change),
+            Change::SetSpuDuty(change) => self.set_spu_duty(change),
+            Change::StartReassignment(change) => self.start_reassignment(change),
+            Change::FinishReassignment(change) => self.finish_reassignment(change),
+            Change::CancelReassignment(change) => self.cancel_reassignment(change),
+            Change::SetControllers(change) => self.set_controllers(change),
         }
     }
 
     fn bootstrap(&mut self, change: &v1::BootstrapCluster) -> Result<Effect, Mismatch> {
         let id = ClusterId::from_slice(&change.cluster_id).map_err(|_| Mismatch::Malformed)?;
         expect(self.state.cluster_id.is_none(), Mismatch::AlreadyBootstrapped)?;
+        self.state.controllers = Controllers::from_wire(&change.controllers).ok_or(Mismatch::Malformed)?;
         self.state.cluster_id = Some(id);
         Ok(Effect::Done)
     }
@@ -292,6 +309,10 @@ impl Applying<'_> {
         }
         if before.in_sync != after.in_sync {
             self.event(event("in_sync_changed", set_name(&before), set_name(&after)));
+        }
+        // A single replica has nobody to lose records to, and nobody else could have led.
+        if before.lossy_epoch != after.lossy_epoch && after.replicas.len() > 1 {
+            self.event(event("unclean_election", leader_name(&before), leader_name(&after)));
         }
     }
 

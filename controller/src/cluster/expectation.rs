@@ -41,6 +41,20 @@ pub enum Mismatch {
     PlacementChanged,
     /// Nothing would change.
     Unchanged,
+    /// The configuration to change from is another one.
+    OtherConfig,
+    /// The only in-sync copy that lives would be out of service.
+    LastCopy,
+    /// The partition is on its way already.
+    MoveUnderWay,
+    /// The partition is not on its way anywhere.
+    NoMove,
+    /// Not every new replica is in sync yet.
+    NotInSyncYet,
+    /// The operator of the node keeps it out of service.
+    OutOfService,
+    /// The id was a controller's that left: it is never used again.
+    FormerController,
 }
 
 impl fmt::Display for Mismatch {
@@ -64,6 +78,13 @@ impl fmt::Display for Mismatch {
             Self::IneligibleLeader => "the replica may not lead",
             Self::PlacementChanged => "a placement target is no longer fit",
             Self::Unchanged => "nothing to change",
+            Self::OtherConfig => "another configuration than expected",
+            Self::LastCopy => "the only in-sync copy of a partition is there",
+            Self::MoveUnderWay => "the partition is on its way already",
+            Self::NoMove => "the partition is not on its way",
+            Self::NotInSyncYet => "new replicas are not in sync yet",
+            Self::OutOfService => "the node is out of service: `plimsoll spu online` brings it back",
+            Self::FormerController => "the id was that of a former controller; take another one",
         })
     }
 }

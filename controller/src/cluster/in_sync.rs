@@ -39,6 +39,7 @@ impl ClusterState {
         for replica in next.replicas.iter_mut().filter(|replica| next.in_sync.contains(&replica.spu)) {
             replica.cache_lost = None;
         }
+        election::remember_eligible(self.min_in_sync(id), partition, &mut next);
         expect(next != *partition, Mismatch::Unchanged)?;
         Ok((id, election::raise_epochs(partition, self.settled(id, &next))))
     }
@@ -86,7 +87,10 @@ impl ClusterState {
 
     /// The partition in its normal form, by the topic's minimum.
     pub(super) fn settled(&self, id: PartitionId, partition: &Partition) -> Partition {
-        let minimum = self.topic(id.topic_id).map_or(1, |topic| topic.config.min_in_sync);
-        election::settle(self, minimum, partition)
+        election::settle(self, self.min_in_sync(id), partition)
+    }
+
+    fn min_in_sync(&self, id: PartitionId) -> u32 {
+        self.topic(id.topic_id).map_or(1, |topic| topic.config.min_in_sync)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! SPU:     registration -> joining -> online <-> suspect -> offline -> (registration)
-//!                                        \-> draining ------^
+//!                                        \-> draining ------^       (back to online when a drain is called off)
+//! duty:    serving <-> cordoned | draining | offline       what an operator wants; stays across runs
 //! volume:  writable <-> write_offline{reason} | stalled{reason} | failed{cause}
 //! ```
 
@@ -63,6 +64,53 @@ impl fmt::Display for SpuState {
             Self::Joining => "joining",
             Self::Online => "online",
             Self::Suspect => "suspect",
+            Self::Draining => "draining",
+            Self::Offline => "offline",
+        })
+    }
+}
+
+/// What an operator wants of a node; it stays across its runs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Duty {
+    /// Takes part in everything.
+    #[default]
+    Serving,
+    /// Keeps what it has; gets no new replicas, and leaderships only where nobody else can lead.
+    Cordoned,
+    /// Gives its leaderships, then its replicas, to others.
+    Draining,
+    /// Stays offline: may not register.
+    Offline,
+}
+
+impl Duty {
+    /// The duty as it travels.
+    pub fn to_wire(self) -> v1::SpuDuty {
+        match self {
+            Self::Serving => v1::SpuDuty::Serving,
+            Self::Cordoned => v1::SpuDuty::Cordoned,
+            Self::Draining => v1::SpuDuty::Draining,
+            Self::Offline => v1::SpuDuty::Offline,
+        }
+    }
+
+    /// Reads the duty as it travels; `None` for a value this build does not know.
+    pub fn from_wire(duty: i32) -> Option<Self> {
+        Some(match v1::SpuDuty::try_from(duty).ok()? {
+            v1::SpuDuty::Serving => Self::Serving,
+            v1::SpuDuty::Cordoned => Self::Cordoned,
+            v1::SpuDuty::Draining => Self::Draining,
+            v1::SpuDuty::Offline => Self::Offline,
+        })
+    }
+}
+
+impl fmt::Display for Duty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Serving => "serving",
+            Self::Cordoned => "cordoned",
             Self::Draining => "draining",
             Self::Offline => "offline",
         })
@@ -165,6 +213,8 @@ pub struct Spu {
     pub rack: String,
     /// Its data directories.
     pub volumes: BTreeMap<VolumeId, Volume>,
+    /// What its operator wants.
+    pub duty: Duty,
 }
 
 impl Spu {
@@ -187,6 +237,7 @@ impl Spu {
                     since_index: volume.since_index,
                 })
                 .collect(),
+            duty: self.duty.to_wire().into(),
         }
     }
 }

@@ -14,14 +14,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use plimsoll_proto::ids::{
-    ClusterId, Incarnation, LeaderEpoch, PartitionEpoch, SpuId, TopicId, TopicName, VolumeId,
+    ClusterId, ControllerId, Incarnation, LeaderEpoch, PartitionEpoch, SpuId, TopicId, TopicName, VolumeId,
 };
 use plimsoll_proto::v1;
 use prost::Message;
 
 use super::apply::{RULES_VERSION, Touched};
-use super::node::{Spu, SpuState, Volume, VolumeState};
-use super::partition::{CacheLoss, Partition, Replica, Topic};
+use super::controllers::Controllers;
+use super::node::{Duty, Spu, SpuState, Volume, VolumeState};
+use super::partition::{CacheLoss, MoveCause, Partition, Reassignment, Replica, Topic};
 use super::state::ClusterState;
 
 const VERSION: u8 = 1;
@@ -52,6 +53,12 @@ struct CountersRecord {
     no_ops: u64,
     #[prost(uint32, tag = "5")]
     rules: u32,
+    #[prost(message, repeated, tag = "6")]
+    controllers: Vec<v1::ControllerMember>,
+    #[prost(uint64, tag = "7")]
+    controllers_since: u64,
+    #[prost(uint64, repeated, tag = "8")]
+    former_controllers: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -197,6 +204,9 @@ impl ClusterState {
             next_producer_id: self.next_producer_id,
             no_ops: self.no_ops,
             rules: self.rules,
+            controllers: self.controllers.to_wire(),
+            controllers_since: self.controllers.since_index,
+            former_controllers: self.controllers.former.iter().map(|id| id.0).collect(),
         })
     }
 
@@ -209,6 +219,9 @@ impl ClusterState {
             // What those rules keep in the records is not known here; going on would lose it.
             return Err(corrupt("of rules of a newer version: upgrade this controller"));
         }
+        self.controllers = Controllers::from_wire(&record.controllers).ok_or(corrupt("the controllers"))?;
+        self.controllers.since_index = record.controllers_since;
+        self.controllers.former = record.former_controllers.into_iter().map(ControllerId).collect();
         self.rules = record.rules;
         self.version = record.version;
         self.next_producer_id = record.next_producer_id;
@@ -232,6 +245,7 @@ impl ClusterState {
             address: info.address,
             rack: info.rack,
             volumes,
+            duty: Duty::from_wire(info.duty).ok_or(corrupt("a duty"))?,
         };
         self.spus.insert(SpuId(info.spu_id), Arc::new(spu));
         Ok(())
@@ -254,31 +268,47 @@ impl ClusterState {
         }
         let config = info.config.ok_or(corrupt("a topic without configuration"))?;
         self.names.insert(info.name.clone(), id);
-        self.topics.insert(id, Arc::new(Topic { name: info.name, config, partitions }));
+        self.topics.insert(id, Arc::new(Topic { name: info.name, config, partitions, was_not_synced: info.was_not_synced }));
         Ok(())
     }
 }
 
 fn partition_from(info: &v1::PartitionInfo) -> Result<Partition, CorruptState> {
-    let replicas = info
-        .replicas
-        .iter()
-        .map(|replica| {
-            let volume = VolumeId::from_slice(&replica.volume_id).map_err(|_| corrupt("a volume id"))?;
-            Ok(Replica { spu: SpuId(replica.spu_id), volume, cache_lost: None })
-        })
-        .collect::<Result<Vec<_>, CorruptState>>()?;
+    let places = |assignments: &[v1::ReplicaAssignment]| {
+        let place = |at: &v1::ReplicaAssignment| {
+            let volume = VolumeId::from_slice(&at.volume_id).map_err(|_| corrupt("a volume id"))?;
+            Ok((SpuId(at.spu_id), volume))
+        };
+        assignments.iter().map(place).collect::<Result<Vec<_>, CorruptState>>()
+    };
+    let replicas = places(&info.replicas)?
+        .into_iter()
+        .map(|(spu, volume)| Replica { spu, volume, cache_lost: None })
+        .collect();
+    let reassignment = match &info.reassignment {
+        None => None,
+        Some(moving) => Some(Reassignment {
+            to: places(&moving.to)?,
+            from: places(&moving.from)?,
+            cause: MoveCause::from_wire(moving.cause()).ok_or(corrupt("the cause of a move"))?,
+            since_index: moving.since_index,
+        }),
+    };
     let in_sync: BTreeSet<_> = info.in_sync.iter().map(|id| SpuId(*id)).collect();
     if in_sync.is_empty() {
         return Err(corrupt("an empty in-sync set"));
     }
+    let eligible = info.eligible.iter().map(|id| SpuId(*id)).collect();
     let leader = (info.leader != 0).then_some((SpuId(info.leader), Incarnation(info.leader_incarnation)));
     Ok(Partition {
         replicas,
         in_sync,
+        eligible,
         leader,
         leader_epoch: LeaderEpoch(info.leader_epoch),
         partition_epoch: PartitionEpoch(info.partition_epoch),
+        lossy_epoch: LeaderEpoch(info.lossy_epoch),
+        reassignment,
     })
 }
 

@@ -8,7 +8,7 @@ use plimsoll_proto::v1;
 
 use super::apply::{Applying, Effect, expect};
 use super::expectation::Mismatch;
-use super::node::{Spu, SpuState, Volume, VolumeState};
+use super::node::{Duty, Spu, SpuState, Volume, VolumeState};
 use super::partition::{CacheLoss, Partition};
 use crate::election;
 
@@ -36,15 +36,19 @@ impl Applying<'_> {
             return Ok(Effect::Registered { incarnation: before.incarnation, new: false });
         }
 
+        let duty = before.as_ref().map_or(Duty::Serving, |before| before.duty);
+        expect(duty != Duty::Offline, Mismatch::OutOfService)?;
+
         let incarnation = Incarnation(self.index);
         let volumes = self.volumes_after(spu_id, declared, before.as_deref());
         let spu = Spu {
             incarnation,
             start_nonce: change.start_nonce.to_vec(),
-            state: SpuState::Joining,
+            state: if duty == Duty::Draining { SpuState::Draining } else { SpuState::Joining },
             address: change.address.clone(),
             rack: change.rack.clone(),
             volumes,
+            duty,
         };
         self.state.spus.insert(spu_id, Arc::new(spu));
         self.touched.spus.insert(spu_id);
@@ -100,7 +104,10 @@ impl Applying<'_> {
             .partitions()
             .filter(|(_, _, partition)| partition.is_on(spu))
             .map(|(id, topic, before)| {
-                let next = readmitted(before, spu, incarnation, losses.get(&id).copied());
+                // Where every acknowledged record is synced, a lost page cache has cost none of them.
+                let synced = topic.config.flush() == v1::FlushPolicy::Ack && !topic.was_not_synced;
+                let loss = losses.get(&id).copied().filter(|_| !synced);
+                let next = readmitted(before, spu, incarnation, loss);
                 (id, before, election::settle(self.state, topic.config.min_in_sync, &next))
             })
             .filter(|(_, before, after)| *before != after)

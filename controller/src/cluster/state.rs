@@ -6,7 +6,8 @@ use std::sync::Arc;
 use plimsoll_proto::ids::{ClusterId, Incarnation, MetadataVersion, PartitionId, SpuId, TopicId, VolumeId};
 use plimsoll_proto::v1;
 
-use super::node::{Spu, SpuState, Volume};
+use super::controllers::Controllers;
+use super::node::{Duty, Spu, SpuState, Volume};
 use super::partition::{Partition, Topic};
 
 /// How many events are remembered; the oldest make room.
@@ -25,6 +26,7 @@ pub struct ClusterState {
     pub(super) no_ops: u64,
     /// Version of the rules of the latest entry.
     pub(super) rules: u32,
+    pub(super) controllers: Controllers,
     pub(super) spus: BTreeMap<SpuId, Arc<Spu>>,
     pub(super) topics: BTreeMap<TopicId, Arc<Topic>>,
     /// Derived from `topics`.
@@ -66,6 +68,11 @@ impl ClusterState {
         self.no_ops
     }
 
+    /// The controllers, as agreed on.
+    pub fn controllers(&self) -> &Controllers {
+        &self.controllers
+    }
+
     /// Every registered node.
     pub fn spus(&self) -> &BTreeMap<SpuId, Arc<Spu>> {
         &self.spus
@@ -89,6 +96,11 @@ impl ClusterState {
     /// The state of a node; an unknown one is offline.
     pub fn spu_state(&self, spu: SpuId) -> SpuState {
         self.spu(spu).map_or(SpuState::Offline, |spu| spu.state)
+    }
+
+    /// What the operator of a node wants of it.
+    pub fn duty(&self, spu: SpuId) -> Duty {
+        self.spu(spu).map_or(Duty::Serving, |spu| spu.duty)
     }
 
     /// Whether a volume takes writes; an unknown one does not.

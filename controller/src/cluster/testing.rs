@@ -23,7 +23,7 @@ impl Cluster {
     /// A bootstrapped cluster with nodes 1 to `spus`, each with one volume, all online.
     pub(crate) fn of(spus: u32) -> Self {
         let mut cluster = Self { state: ClusterState::empty(), index: 0 };
-        let bootstrap = v1::BootstrapCluster { cluster_id: vec![7; 16].into() };
+        let bootstrap = v1::BootstrapCluster { cluster_id: vec![7; 16].into(), ..Default::default() };
         cluster.done(Change::Bootstrap(bootstrap));
         for spu in 1..=spus {
             cluster.join(spu);

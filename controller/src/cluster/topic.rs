@@ -76,7 +76,7 @@ pub fn with_defaults(config: v1::TopicConfig, spus: u32) -> Result<v1::TopicConf
     Ok(full)
 }
 
-fn check(config: &v1::TopicConfig) -> Result<(), ConfigError> {
+pub(super) fn check(config: &v1::TopicConfig) -> Result<(), ConfigError> {
     let rule = |holds: bool, error: ConfigError| if holds { Ok(()) } else { Err(error) };
     rule((1..=PARTITIONS_MAX).contains(&config.partitions), ConfigError::Partitions)?;
     rule((1..=REPLICAS_MAX).contains(&config.replicas), ConfigError::Replicas)?;
@@ -114,12 +114,13 @@ impl Applying<'_> {
             to: name.as_str().to_owned(),
             ..Default::default()
         });
-        self.store_topic(id, Topic { name: name.as_str().to_owned(), config, partitions });
+        let was_not_synced = config.flush() != FlushPolicy::Ack;
+        self.store_topic(id, Topic { name: name.as_str().to_owned(), config, partitions, was_not_synced });
         Ok(Effect::Done)
     }
 
     /// Every replica of a new partition is empty, so all of them are in sync; the first one leads.
-    fn new_partition(
+    pub(super) fn new_partition(
         &self,
         config: &v1::TopicConfig,
         placement: &[v1::ReplicaAssignment],
@@ -138,9 +139,12 @@ impl Applying<'_> {
         let partition = Partition {
             replicas,
             in_sync,
+            eligible: BTreeSet::new(),
             leader: None,
             leader_epoch: LeaderEpoch(0),
             partition_epoch: PartitionEpoch(0),
+            lossy_epoch: LeaderEpoch(0),
+            reassignment: None,
         };
         let settled = election::settle(self.state, config.min_in_sync, &partition);
         Ok(election::raise_epochs(&partition, settled))

@@ -43,9 +43,10 @@ async fn controllers_with(host: &Host, count: u64, session: SessionSettings) -> 
             identity: Box::new(MemoryIdentity::default()),
             journal: Box::new(MemoryJournal::new(Recovered::fresh(voters), 64 << 20)),
             store: Box::new(MemoryStore::default()),
+            disk: None,
         };
         let raft = RaftSettings::new(id, peers.clone());
-        started.push(Controller::start_with(host.clone(), raft, session, parts, listener).await.unwrap());
+        started.push(Controller::start_with(host.clone(), raft, session.clone(), parts, listener).await.unwrap());
     }
     started
 }
@@ -205,7 +206,7 @@ async fn a_full_leader_makes_way_and_everybody_hears_of_it() {
     let refused = other.create_topic(create("x", v1::TopicConfig::default())).await.unwrap_err();
     let address = leader.address().to_string();
     assert_eq!(reason(&refused), (Reason::NotControllerLeader, address.clone()));
-    let refused = other.cluster_status(v1::ClusterStatusRequest {}).await.unwrap_err();
+    let refused = other.cluster_status(v1::ClusterStatusRequest::default()).await.unwrap_err();
     assert_eq!(reason(&refused), (Reason::NotControllerLeader, address));
 
     // One entry: leaders move, sets shrink, once.
@@ -252,7 +253,7 @@ async fn a_full_leader_makes_way_and_everybody_hears_of_it() {
     let back = |image: &MetadataImage| image.topics[&topic_id].partitions.iter().any(|p| p.leader == 1);
     host.clock.timeout(PATIENCE, watch_metadata(&mut metadata, back)).await.unwrap();
 
-    let status = admin.cluster_status(v1::ClusterStatusRequest {}).await.unwrap().into_inner();
+    let status = admin.cluster_status(v1::ClusterStatusRequest::default()).await.unwrap().into_inner();
     assert_eq!((status.spus.len(), status.partitions, status.partitions_under_replicated), (3, 3, 0));
     assert!(status.spus.iter().all(|spu| spu.heartbeat_age_ms > 0 && spu.volumes.len() == 1));
     assert_eq!(status.controllers.iter().filter(|c| c.leader && c.reachable).count(), 1);

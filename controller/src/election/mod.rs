@@ -5,19 +5,28 @@
 //!
 //! 1. A leader stays while its node is live, its volume takes writes and its page cache is whole.
 //! 2. Otherwise leadership moves to an in-sync replica on a writable volume of a live node, by state of the
-//!    node, then by replica order. Without one the leader stays, serves reads and refuses.
-//! 3. A replica that lost its page cache does not lead while another may come back that did not. When every
-//!    member lost it and all have reported, the greatest (leader epoch, log end) leads.
-//! 4. Under a live leader, members on offline nodes or failed volumes, and members that lost their page
+//!    node, then by replica order. Without one a leader on a full volume stays, serves reads and refuses.
+//! 3. Where the leader can't even serve reads (its node is offline, its volume failed or stalled, its page cache
+//!    lost), an eligible replica outside of the set leads, then anybody complete who can be read from.
+//! 4. A replica that lost its page cache does not lead while another may come back that did not: a member or an
+//!    eligible one. When none is left and all have reported, the greatest (leader epoch, log end) leads, and the
+//!    partition notes that committed records may be lost.
+//! 5. Under a live leader, members on offline nodes or failed volumes, and members that lost their page
 //!    cache, leave the set; members on full or stalled volumes leave it while `min_in_sync` remain. The
 //!    leader never leaves, so the set is never empty.
+//! 6. Who leaves a set below its minimum stays eligible, since a set below its minimum commits nothing
+//!    ([`remember_eligible`]).
 
+mod eligible;
+mod risk;
 mod slow_return;
 
 use plimsoll_proto::ids::{LeaderEpoch, PartitionEpoch, SpuId};
 
-use crate::cluster::{ClusterState, Partition, Replica, SpuState, VolumeState};
+use crate::cluster::{ClusterState, Duty, Partition, Replica, SpuState, VolumeState};
 
+pub use eligible::remember_eligible;
+pub use risk::{Candidates, candidates, is_clean};
 pub use slow_return::{LeaderMove, VolumeLevels, next_leader_move};
 
 /// The partition after the rules above. Epochs are left to [`raise_epochs`], so that the steps of one entry raise
@@ -28,6 +37,7 @@ pub fn settle(state: &ClusterState, min_in_sync: u32, partition: &Partition) -> 
     if next.leader_spu().is_some_and(|leader| state.spu_state(leader).is_live()) {
         dismiss_members(state, min_in_sync, &mut next);
     }
+    remember_eligible(min_in_sync, partition, &mut next);
     next
 }
 
@@ -41,6 +51,7 @@ pub fn raise_epochs(before: &Partition, mut after: Partition) -> Partition {
     }
     debug_assert!(!after.in_sync.is_empty(), "an in-sync set is never empty");
     debug_assert!(after.leader_spu().is_none_or(|leader| after.in_sync.contains(&leader)));
+    debug_assert!(after.eligible.is_disjoint(&after.in_sync), "members are not eligible besides");
     after
 }
 
@@ -58,11 +69,19 @@ fn choose_leader(state: &ClusterState, partition: &mut Partition) {
     let elected = match standing {
         Some(Standing::Good) => current,
         Some(Standing::Leaving) => candidate(state, partition, |s| s < SpuState::Suspect).or(current),
-        Some(Standing::Unfit) => candidate(state, partition, SpuState::is_live).or(current),
-        Some(Standing::CacheLost) | None => candidate(state, partition, SpuState::is_live)
-            .or_else(|| readable_candidate(state, partition))
+        Some(Standing::Full) => candidate(state, partition, SpuState::is_live).or(current),
+        Some(Standing::Away) => complete_candidate(state, partition).or(current),
+        Some(Standing::CacheLost) | None => complete_candidate(state, partition)
+            .or_else(|| member(state, partition, |_| true))
             .or_else(|| greatest_after_cache_loss(state, partition)),
     };
+    if let Some(elected) = elected.filter(|elected| !partition.in_sync.contains(elected)) {
+        // Members that lost their page cache may hold less than it does.
+        let lost = |spu: &SpuId| partition.replica(*spu).is_none_or(|replica| replica.cache_lost.is_some());
+        let whole = partition.in_sync.iter().copied().filter(|spu| !lost(spu)).chain([elected]).collect();
+        partition.in_sync = whole;
+        partition.eligible.remove(&elected);
+    }
     partition.leader = elected.and_then(|spu| Some((spu, state.incarnation(spu)?)));
 }
 
@@ -70,84 +89,129 @@ enum Standing {
     Good,
     /// Fine, but about to stop.
     Leaving,
-    Unfit,
+    /// Serves reads, takes no writes.
+    Full,
+    /// Does not even serve reads.
+    Away,
     CacheLost,
 }
 
 fn standing(state: &ClusterState, leader: &Replica) -> Standing {
     let node = state.spu_state(leader.spu);
     if leader.cache_lost.is_some() {
-        Standing::CacheLost
-    } else if !node.is_live() || !state.is_writable(leader.spu, leader.volume) {
-        Standing::Unfit
-    } else if node == SpuState::Draining {
-        Standing::Leaving
-    } else {
-        Standing::Good
+        return Standing::CacheLost;
+    }
+    if !node.is_live() {
+        return Standing::Away;
+    }
+    match state.volume(leader.spu, leader.volume).map(|volume| &volume.state) {
+        None | Some(VolumeState::Failed { .. } | VolumeState::Stalled { .. }) => Standing::Away,
+        Some(VolumeState::WriteOffline { .. }) => Standing::Full,
+        Some(VolumeState::Writable) if node == SpuState::Draining => Standing::Leaving,
+        Some(VolumeState::Writable) => Standing::Good,
     }
 }
 
-/// How willingly a node in that state is given leaderships; lower is better.
-fn rank(state: SpuState) -> u8 {
-    match state {
-        SpuState::Joining | SpuState::Online => 0,
-        SpuState::Suspect => 1,
-        SpuState::Draining => 2,
-        SpuState::Offline => 3,
+/// The best replica that holds everything committed and can be read from: members before eligible ones, but first
+/// of all on a volume that takes writes.
+fn complete_candidate(state: &ClusterState, partition: &Partition) -> Option<SpuId> {
+    let writable = |replica: &Replica| state.is_writable(replica.spu, replica.volume);
+    let readable = |replica: &Replica| {
+        let volume = state.volume(replica.spu, replica.volume).map(|volume| &volume.state);
+        matches!(volume, Some(VolumeState::Writable | VolumeState::WriteOffline { .. }))
+    };
+    member(state, partition, writable)
+        .or_else(|| eligible_one(state, partition, writable))
+        .or_else(|| member(state, partition, readable))
+        .or_else(|| eligible_one(state, partition, readable))
+}
+
+fn member(state: &ClusterState, partition: &Partition, fit: impl Fn(&Replica) -> bool) -> Option<SpuId> {
+    best(state, partition, |replica| partition.in_sync.contains(&replica.spu) && fit(replica))
+}
+
+fn eligible_one(
+    state: &ClusterState,
+    partition: &Partition,
+    fit: impl Fn(&Replica) -> bool,
+) -> Option<SpuId> {
+    best(state, partition, |replica| partition.eligible.contains(&replica.spu) && fit(replica))
+}
+
+/// The one on the best node among those with a whole page cache on live nodes; earlier replicas first.
+fn best(state: &ClusterState, partition: &Partition, fit: impl Fn(&Replica) -> bool) -> Option<SpuId> {
+    partition
+        .replicas
+        .iter()
+        .filter(|replica| replica.cache_lost.is_none() && state.spu_state(replica.spu).is_live())
+        .filter(|replica| fit(replica))
+        .min_by_key(|replica| rank(state, replica.spu))
+        .map(|replica| replica.spu)
+}
+
+/// How willingly a node is given leaderships; lower is better.
+fn rank(state: &ClusterState, spu: SpuId) -> u8 {
+    match state.spu_state(spu) {
+        SpuState::Joining | SpuState::Online if state.duty(spu) == Duty::Serving => 0,
+        SpuState::Joining | SpuState::Online => 1,
+        SpuState::Suspect => 2,
+        SpuState::Draining => 3,
+        SpuState::Offline => 4,
     }
 }
 
 fn candidate(state: &ClusterState, partition: &Partition, fit: impl Fn(SpuState) -> bool) -> Option<SpuId> {
-    partition
-        .replicas
-        .iter()
-        .filter(|replica| is_eligible(state, partition, replica) && fit(state.spu_state(replica.spu)))
-        .min_by_key(|replica| rank(state.spu_state(replica.spu)))
-        .map(|replica| replica.spu)
+    let fit = |replica: &Replica| {
+        state.is_writable(replica.spu, replica.volume) && fit(state.spu_state(replica.spu))
+    };
+    member(state, partition, fit)
 }
 
-/// Where nobody leads, a member on a full volume is better than none: it serves reads.
-fn readable_candidate(state: &ClusterState, partition: &Partition) -> Option<SpuId> {
-    partition
-        .replicas
-        .iter()
-        .filter(|replica| partition.in_sync.contains(&replica.spu) && replica.cache_lost.is_none())
-        .filter(|replica| state.spu_state(replica.spu).is_live())
-        .min_by_key(|replica| rank(state.spu_state(replica.spu)))
-        .map(|replica| replica.spu)
-}
-
-/// The replica with the most, once every member of the set reported that it lost its page cache. It leads
-/// alone: the others rejoin when they have caught up with it.
+/// The replica with the most, once nobody complete is left whose page cache may be whole, and all have reported. It
+/// leads alone: the others rejoin when they have caught up with it.
 fn greatest_after_cache_loss(state: &ClusterState, partition: &mut Partition) -> Option<SpuId> {
     let lost = |spu: &SpuId| partition.replica(*spu).and_then(|replica| replica.cache_lost);
-    if !partition.in_sync.iter().all(|spu| lost(spu).is_some()) {
+    if !partition.in_sync.iter().chain(&partition.eligible).all(|spu| lost(spu).is_some()) {
         return None;
     }
     let greatest = partition.replicas.iter().filter_map(|replica| replica.cache_lost).max()?;
     let winner = partition
         .replicas
-        .iter_mut()
-        .find(|replica| replica.cache_lost == Some(greatest) && state.spu_state(replica.spu).is_live())?;
-    winner.cache_lost = None;
-    partition.in_sync = [winner.spu].into();
-    Some(winner.spu)
+        .iter()
+        .find(|replica| replica.cache_lost == Some(greatest) && state.spu_state(replica.spu).is_live())?
+        .spu;
+    lead_alone(partition, winner);
+    Some(winner)
+}
+
+/// Makes the partition that of one replica, whatever it lacks. To be followed by the change of its leader, which
+/// raises the leader epoch to the one noted here.
+pub(crate) fn lead_alone(partition: &mut Partition, winner: SpuId) {
+    for replica in partition.replicas.iter_mut().filter(|replica| replica.spu == winner) {
+        replica.cache_lost = None;
+    }
+    partition.in_sync = [winner].into();
+    partition.eligible.clear();
+    partition.lossy_epoch = LeaderEpoch(partition.leader_epoch.0.saturating_add(1));
 }
 
 fn dismiss_members(state: &ClusterState, min_in_sync: u32, partition: &mut Partition) {
     let minimum = usize::try_from(min_in_sync).unwrap_or(usize::MAX);
-    for replica in partition.replicas.iter().rev() {
-        if partition.leader_spu() == Some(replica.spu) || !partition.in_sync.contains(&replica.spu) {
-            continue;
+    let leader = partition.leader_spu();
+    let volume = |replica: &Replica| state.volume(replica.spu, replica.volume).map(|volume| &volume.state);
+    // Those that are no help first: they must not count as remaining below.
+    for replica in partition.replicas.iter().filter(|replica| Some(replica.spu) != leader) {
+        let broken = matches!(volume(replica), None | Some(VolumeState::Failed { .. }));
+        if broken || !state.spu_state(replica.spu).is_live() || replica.cache_lost.is_some() {
+            partition.in_sync.remove(&replica.spu);
         }
-        let remaining = partition.in_sync.len() - 1;
-        let leaves = match state.volume(replica.spu, replica.volume).map(|volume| &volume.state) {
-            None | Some(VolumeState::Failed { .. }) => true,
-            _ if !state.spu_state(replica.spu).is_live() || replica.cache_lost.is_some() => true,
-            Some(VolumeState::WriteOffline { .. } | VolumeState::Stalled { .. }) => remaining >= minimum,
-            Some(VolumeState::Writable) => false,
+    }
+    for replica in partition.replicas.iter().rev().filter(|replica| Some(replica.spu) != leader) {
+        let slow = match volume(replica) {
+            Some(VolumeState::WriteOffline { .. } | VolumeState::Stalled { .. }) => true,
+            Some(VolumeState::Writable | VolumeState::Failed { .. }) | None => false,
         };
-        if leaves {
+        if slow && partition.in_sync.contains(&replica.spu) && partition.in_sync.len() > minimum {
             partition.in_sync.remove(&replica.spu);
         }
     }

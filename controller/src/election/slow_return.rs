@@ -6,7 +6,7 @@ use plimsoll_proto::disk::DiskLevel;
 use plimsoll_proto::ids::{PartitionId, SpuId, VolumeId};
 
 use super::is_eligible;
-use crate::cluster::{ClusterState, Partition, Replica, SpuState};
+use crate::cluster::{ClusterState, Duty, Partition, Replica, SpuState};
 
 /// Levels of volumes as last heard; a volume that is missing was not heard of.
 pub type VolumeLevels = BTreeMap<(SpuId, VolumeId), DiskLevel>;
@@ -66,6 +66,7 @@ fn relief(
 fn is_target(state: &ClusterState, levels: &VolumeLevels, partition: &Partition, replica: &Replica) -> bool {
     is_eligible(state, partition, replica)
         && state.spu_state(replica.spu) == SpuState::Online
+        && state.duty(replica.spu) == Duty::Serving
         && level(levels, replica).is_some_and(|level| level <= DiskLevel::Reclaim)
 }
 

@@ -4,6 +4,8 @@
 //! Load is replicas per byte that is free, and a volume that fills counts for less; leaderships count per
 //! replica. What is planned now already weighs for the next partition of the same topic.
 
+mod moves;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -11,7 +13,9 @@ use plimsoll_proto::disk::DiskLevel;
 use plimsoll_proto::ids::{SpuId, VolumeId};
 use plimsoll_proto::v1;
 
-use crate::cluster::{ClusterState, SpuState};
+use crate::cluster::{ClusterState, Duty, SpuState};
+
+pub use moves::{Move, drains, is_short, reassign, relief};
 
 /// What nodes last reported of their volumes.
 pub type Facts = BTreeMap<(SpuId, VolumeId), v1::VolumeFacts>;
@@ -78,7 +82,7 @@ pub fn targets(state: &ClusterState, facts: &Facts) -> (Vec<Target>, Vec<Exclude
     for (spu_id, spu) in state.spus() {
         for (volume_id, volume) in &spu.volumes {
             let reported = facts.get(&(*spu_id, *volume_id));
-            let why = why_not(spu.state, volume.state.name(), reported);
+            let why = why_not(spu.state, spu.duty, volume.state.name(), reported);
             if let (None, Some(reported)) = (&why, reported) {
                 let (replicas, leaders) = load.get(&(*spu_id, *volume_id)).copied().unwrap_or_default();
                 targets.push(Target {
@@ -98,9 +102,17 @@ pub fn targets(state: &ClusterState, facts: &Facts) -> (Vec<Target>, Vec<Exclude
     (targets, excluded)
 }
 
-fn why_not(node: SpuState, volume: &str, facts: Option<&v1::VolumeFacts>) -> Option<String> {
+fn why_not(
+    node: SpuState,
+    duty: Duty,
+    volume: &str,
+    facts: Option<&v1::VolumeFacts>,
+) -> Option<String> {
     if node != SpuState::Online {
         return Some(format!("node is {node}"));
+    }
+    if duty != Duty::Serving {
+        return Some(format!("node is {duty}"));
     }
     if volume != "writable" {
         let level = facts.and_then(|facts| facts.level().known());
@@ -161,15 +173,9 @@ pub fn place(
 fn place_one(replicas: u32, targets: &mut [Target]) -> v1::PartitionPlacement {
     let mut chosen: Vec<usize> = Vec::new();
     for _ in 0..replicas {
-        let best = (0..targets.len())
-            .filter(|i| chosen.iter().all(|c| targets[*c].spu != targets[*i].spu))
-            .min_by_key(|i| {
-                let target = &targets[*i];
-                let rack_taken =
-                    !target.rack.is_empty() && chosen.iter().any(|c| targets[*c].rack == target.rack);
-                (rack_taken, share(target.replicas, target.weight), target.spu, target.volume)
-            });
-        let Some(best) = best else { break };
+        let taken: BTreeSet<_> = chosen.iter().map(|c| targets[*c].spu).collect();
+        let racks: BTreeSet<_> = chosen.iter().map(|c| targets[*c].rack.as_str()).collect();
+        let Some(best) = pick(targets, &taken, &racks) else { break };
         targets[best].replicas += 1;
         chosen.push(best);
     }
@@ -189,6 +195,15 @@ fn place_one(replicas: u32, targets: &mut [Target]) -> v1::PartitionPlacement {
         })
         .collect();
     v1::PartitionPlacement { replicas }
+}
+
+/// The target with the least load on a node that is not taken, in a rack that is not taken while there is one.
+fn pick(targets: &[Target], taken: &BTreeSet<SpuId>, racks: &BTreeSet<&str>) -> Option<usize> {
+    (0..targets.len()).filter(|i| !taken.contains(&targets[*i].spu)).min_by_key(|i| {
+        let target = &targets[*i];
+        let rack_taken = !target.rack.is_empty() && racks.contains(target.rack.as_str());
+        (rack_taken, share(target.replicas, target.weight), target.spu, target.volume)
+    })
 }
 
 /// Load after one more, in units that compare: count per unit of weight.

@@ -105,6 +105,9 @@ fn only_normal_volumes_of_online_nodes_are_targets() {
         (SpuState::Online, "writable", Some(facts(v1::DiskLevel::Unspecified, false)), false),
     ];
     for (node, volume, facts, is_target) in cases {
-        assert_eq!(why_not(node, volume, facts.as_ref()).is_none(), is_target, "{node} {volume} {facts:?}");
+        for duty in [Duty::Cordoned, Duty::Draining, Duty::Offline] {
+            assert!(why_not(node, duty, volume, facts.as_ref()).is_some(), "{duty}");
+        }
+        assert_eq!(why_not(node, Duty::Serving, volume, facts.as_ref()).is_none(), is_target, "{node} {volume} {facts:?}");
     }
 }

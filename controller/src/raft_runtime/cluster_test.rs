@@ -77,7 +77,7 @@ impl Site {
         settings.keep_entries = 5;
         settings.metadata_interval = Duration::from_millis(50);
         let (handle, service) =
-            start(&self.host, settings, Box::new(identity), Box::new(journal), Box::new(store))
+            start(&self.host, settings, Box::new(identity), Box::new(journal), Box::new(store), None)
                 .await
                 .expect("starts");
         let listener = match self.listener.take() {

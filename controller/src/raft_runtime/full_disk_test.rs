@@ -32,7 +32,7 @@ async fn run(host: &Host, disk: &SharedDisk, store: &MemoryStore) -> RaftHandle 
     settings.metadata_interval = Duration::from_millis(50);
     let store = Box::new(store.clone());
     let (handle, _) =
-        start(host, settings, Box::new(identity), Box::new(journal), store).await.expect("starts");
+        start(host, settings, Box::new(identity), Box::new(journal), store, None).await.expect("starts");
     leads(host, &handle).await;
     handle
 }

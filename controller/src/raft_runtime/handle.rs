@@ -1,14 +1,16 @@
 //! The handle through which sessions propose, read and watch.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_host::Host;
 use plimsoll_proto::ids::{ClusterId, ControllerId};
-use plimsoll_proto::v1;
+use plimsoll_proto::v1::{self, entry::Change};
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::disk_room::DiskRoom;
 use crate::cluster::{ClusterState, Outcome};
 
 /// What became of a proposal that was committed and applied here.
@@ -37,6 +39,13 @@ pub enum ProposeError {
     Disk {
         /// Upper bound of the wait before the journal is tried again.
         retry_after: Duration,
+    },
+    /// The disks of the controllers have too little room for what makes the cluster larger; everything else goes on.
+    /// Nothing was proposed: make room.
+    #[error("the controllers take no new or altered topics: {why}")]
+    NoRoomToGrow {
+        /// Which disk, for people.
+        why: String,
     },
     /// More is waiting to be committed than the lane accepts. Nothing was proposed: back off.
     #[error("too many proposals are waiting")]
@@ -80,6 +89,8 @@ pub struct PeerStatus {
     pub reachable: bool,
     /// Highest entry known to be on its disk; only a leader knows, otherwise `None`.
     pub matched: Option<u64>,
+    /// Whether its disk has too little room for more topics, as it said last.
+    pub disk_full: bool,
 }
 
 /// Health of the journal as far as sessions care.
@@ -115,9 +126,33 @@ pub struct View {
     pub peers: Vec<PeerStatus>,
     /// Whether this controller's journal takes entries.
     pub journal: JournalState,
+    /// Whether this controller's disk has room for more topics.
+    pub disk: DiskRoom,
 }
 
 impl View {
+    /// Whether topics may be created and altered: this controller's own disk has room, and those of a majority.
+    ///
+    /// # Errors
+    /// Which disks have not, for people.
+    pub fn room_to_grow(&self) -> Result<(), String> {
+        match self.disk {
+            DiskRoom::Ample => {}
+            DiskRoom::Full { free_bytes, free_inodes } => {
+                return Err(format!(
+                    "the disk of the leading controller is full ({free_bytes} bytes and {free_inodes} inodes free)"
+                ));
+            }
+            DiskRoom::Unknown => return Err("the disk of the leading controller does not answer".to_owned()),
+        }
+        let full: Vec<String> =
+            self.peers.iter().filter(|peer| peer.disk_full).map(|peer| peer.id.to_string()).collect();
+        if full.len() * 2 >= self.peers.len() && !full.is_empty() {
+            return Err(format!("the disks of controllers {} are full, which leaves no majority", full.join(", ")));
+        }
+        Ok(())
+    }
+
     /// Who leads and where.
     pub fn leader_address(&self) -> Option<(ControllerId, String)> {
         let leader = self.leader?;
@@ -129,11 +164,46 @@ impl View {
 /// Least time that [`RaftHandle::stop`] gives the lane to close its files.
 const CLOSING: Duration = Duration::from_secs(6);
 
+/// How long one peer may take to take over from a controller that stops.
+const HEIR: Duration = Duration::from_secs(2);
+
 pub(super) type Answer<T> = oneshot::Sender<Result<T, ProposeError>>;
+
+/// What an entry needs beyond being appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Nothing.
+    Plain,
+    /// It makes the cluster larger: room on the disks.
+    Grows,
+    /// It goes with a change of the consensus library's own configuration.
+    Members { controller: u64, joins: bool },
+}
+
+impl Kind {
+    fn of(entry: &v1::Entry) -> Self {
+        match &entry.change {
+            Some(Change::CreateTopic(_) | Change::AlterTopic(_) | Change::AddPartitions(_)) => Self::Grows,
+            Some(Change::SetControllers(change)) => Self::of_members(change),
+            _ => Self::Plain,
+        }
+    }
+
+    /// An entry that changes more or less than one controller is a no-op when it is applied, and needs nothing.
+    fn of_members(change: &v1::SetControllers) -> Self {
+        let before: BTreeSet<u64> = change.expected.iter().copied().collect();
+        let after: BTreeSet<u64> = change.controllers.iter().map(|member| member.controller_id).collect();
+        let mut different = before.symmetric_difference(&after).copied();
+        match (different.next(), different.next()) {
+            (Some(controller), None) => Self::Members { controller, joins: after.contains(&controller) },
+            _ => Self::Plain,
+        }
+    }
+}
 
 /// What handles ask of the lane.
 pub(super) enum Command {
-    Propose { proposal_id: [u8; 16], data: Vec<u8>, deadline: Duration, answer: Answer<Proposed> },
+    Propose { kind: Kind, proposal_id: [u8; 16], data: Vec<u8>, deadline: Duration, answer: Answer<Proposed> },
     ReadBarrier { deadline: Duration, answer: Answer<u64> },
     TransferLeader { to: ControllerId },
     Stop,
@@ -169,6 +239,7 @@ impl RaftHandle {
         }
         let mut proposal_id = [0u8; 16];
         proposal_id.copy_from_slice(&entry.proposal_id);
+        let kind = Kind::of(&entry);
         let data = entry.encode_to_vec();
         let bytes = u64::try_from(data.len()).unwrap_or(u64::MAX);
         if bytes > self.entry_bytes_max {
@@ -176,7 +247,7 @@ impl RaftHandle {
         }
         let deadline = self.host.clock.now().saturating_add(timeout);
         let (answer, answered) = oneshot::channel();
-        self.submit(Command::Propose { proposal_id, data, deadline, answer })?;
+        self.submit(Command::Propose { kind, proposal_id, data, deadline, answer })?;
         self.answer(answered, timeout).await
     }
 
@@ -209,23 +280,28 @@ impl RaftHandle {
             return false;
         }
         let mut view = self.view.clone();
-        let moved = view.wait_for(move |view| view.leader == Some(to));
-        matches!(self.host.clock.timeout(timeout, moved).await, Ok(Ok(_)))
+        // The library gives up by itself when the heir does not answer; nobody waits for one that is gone.
+        let settled = view.wait_for(move |view| {
+            let gone = view.peers.iter().all(|peer| peer.id != to || !peer.reachable);
+            view.leader == Some(to) || gone
+        });
+        match self.host.clock.timeout(timeout, settled).await {
+            Ok(Ok(view)) => view.leader == Some(to),
+            Ok(Err(_)) | Err(_) => false,
+        }
     }
 
     /// Hands leadership over when a reachable peer exists (at most `timeout`), then stops the lane; what was
     /// acknowledged is on disk already. Further calls answer `ShuttingDown`. To be awaited before the process ends:
     /// RocksDB, closed here, does not survive the end of `main` while its threads run.
     pub async fn stop(&self, timeout: Duration) {
-        let view = self.view();
-        if view.is_leader {
-            let heir = view
-                .peers
-                .iter()
-                .filter(|peer| Some(peer.id) != view.leader && peer.reachable)
-                .max_by_key(|peer| peer.matched);
-            if let Some(heir) = heir {
-                self.transfer_leader(heir.id, timeout).await;
+        let until = self.host.clock.now().saturating_add(timeout);
+        let mut asked = BTreeSet::new();
+        while let Some(heir) = self.heir(&asked) {
+            asked.insert(heir);
+            let left = until.saturating_sub(self.host.clock.now()).min(HEIR);
+            if left.is_zero() || self.transfer_leader(heir, left).await {
+                break;
             }
         }
         // The queue may be full for a moment; the lane drains it.
@@ -235,6 +311,16 @@ impl RaftHandle {
                 tracing::warn!("the raft lane did not stop in time");
             }
         }
+    }
+
+    /// The peer that has most and was not asked yet, while this controller leads.
+    fn heir(&self, asked: &BTreeSet<ControllerId>) -> Option<ControllerId> {
+        let view = self.view();
+        let may = |peer: &&PeerStatus| {
+            Some(peer.id) != view.leader && peer.reachable && !asked.contains(&peer.id)
+        };
+        let heir = view.peers.iter().filter(may).max_by_key(|peer| peer.matched);
+        heir.filter(|_| view.is_leader).map(|peer| peer.id)
     }
 
     fn submit(&self, command: Command) -> Result<(), ProposeError> {

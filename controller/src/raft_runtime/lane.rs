@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use raft::eraftpb::Message;
 use tokio::sync::mpsc;
 
 use super::handle::Command;
 use super::node::Node;
 use super::peers::PeerEvent;
+use super::service::Incoming;
 
 /// Events of one kind taken before the journal is written: they share one sync.
 const BATCH: usize = 256;
@@ -17,7 +17,7 @@ const FINISH: Duration = Duration::from_secs(5);
 /// Where events come from.
 pub(super) struct Events {
     pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) messages: mpsc::Receiver<Message>,
+    pub(super) messages: mpsc::Receiver<Incoming>,
     pub(super) peers: mpsc::Receiver<PeerEvent>,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Events {
 enum Event {
     Tick,
     Command(Command),
-    Message(Message),
+    Message(Incoming),
     Peer(PeerEvent),
     /// Every handle is gone.
     Orphaned,

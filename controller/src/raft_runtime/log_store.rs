@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use prost_raft::Message as _;
-use raft::eraftpb::{Entry, HardState, Snapshot};
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::util::limit_size;
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
@@ -13,14 +13,29 @@ use super::journal::{Journal, JournalError, Recovered};
 pub(super) struct LogStore {
     journal: Box<dyn Journal>,
     contents: Recovered,
+    /// The configuration after the last applied entry; that of the stored snapshot may be older.
+    conf_state: ConfState,
     /// A peer needs a snapshot at least as new as this index.
     snapshot_wanted: Cell<Option<u64>>,
 }
 
 impl LogStore {
-    /// Over a journal that was loaded.
-    pub(super) fn new(journal: Box<dyn Journal>, contents: Recovered) -> Self {
-        Self { journal, contents, snapshot_wanted: Cell::new(None) }
+    /// Over a journal that was loaded. `voters` are those after the last applied entry, where that is known
+    /// better than from the stored snapshot.
+    pub(super) fn new(journal: Box<dyn Journal>, contents: Recovered, voters: Option<Vec<u64>>) -> Self {
+        let stored = contents.snapshot.get_metadata().get_conf_state().clone();
+        let conf_state = voters.map_or(stored, |voters| ConfState { voters, ..ConfState::default() });
+        Self { journal, contents, conf_state, snapshot_wanted: Cell::new(None) }
+    }
+
+    /// Who votes after the last applied entry.
+    pub(super) fn voters(&self) -> &[u64] {
+        &self.conf_state.voters
+    }
+
+    /// A change of the configuration was applied; it is stored with the next snapshot, and with the applied state.
+    pub(super) fn set_conf_state(&mut self, conf_state: ConfState) {
+        self.conf_state = conf_state;
     }
 
     pub(super) fn contents(&self) -> &Recovered {
@@ -78,6 +93,7 @@ impl LogStore {
             entries: entries.to_vec(),
         };
         self.journal.replace(&contents)?;
+        self.conf_state = metadata.get_conf_state().clone();
         self.contents = contents;
         Ok(())
     }
@@ -104,7 +120,7 @@ impl LogStore {
         let metadata = snapshot.mut_metadata();
         metadata.index = index;
         metadata.term = term;
-        metadata.conf_state = self.contents.snapshot.get_metadata().conf_state.clone();
+        metadata.set_conf_state(self.conf_state.clone());
         let first = self.first_kept(index, keep_entries, keep_bytes);
         let truncated = (first - 1, Storage::term(self, first - 1).unwrap_or(0));
         let mut hard_state = self.contents.hard_state.clone();
@@ -145,8 +161,7 @@ impl LogStore {
 
 impl Storage for LogStore {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        let conf_state = self.contents.snapshot.get_metadata().get_conf_state().clone();
-        Ok(RaftState::new(self.contents.hard_state.clone(), conf_state))
+        Ok(RaftState::new(self.contents.hard_state.clone(), self.conf_state.clone()))
     }
 
     fn entries(

@@ -18,6 +18,7 @@
 
 #[cfg(test)]
 mod cluster_test;
+mod disk_room;
 mod election;
 #[cfg(test)]
 mod full_disk_test;
@@ -26,6 +27,7 @@ mod identity;
 pub mod journal;
 mod lane;
 mod log_store;
+mod members;
 pub mod metadata;
 mod node;
 mod peers;
@@ -39,6 +41,7 @@ mod start;
 pub(crate) mod testing;
 mod wire;
 
+pub use disk_room::DiskRoom;
 pub use handle::{JournalState, PeerStatus, ProposeError, Proposed, RaftHandle, View};
 #[cfg(any(test, feature = "memory-metadata"))]
 pub use identity::MemoryIdentity;

@@ -14,24 +14,29 @@ use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use raft::{RawNode, Ready, SnapshotStatus, StateRole};
 use tokio::sync::{mpsc, watch};
 
+use super::disk_room::{DiskRoom, RoomSense};
 use super::election::ElectionTimeout;
 use super::handle::Proposed;
 use super::handle::{JournalState, View};
 use super::identity::Identity;
 use super::journal::JournalError;
 use super::log_store::LogStore;
+use super::members::Linker;
 use super::metadata::feed::MetadataFeed;
 use super::peers::{Outgoing, PeerEvent};
 use super::pending::Pending;
+use super::service::Incoming;
 use super::settings::RaftSettings;
 use super::wire::{self, LocalLog, Refused};
-use crate::cluster::{ClusterState, RULES_VERSION};
+use crate::cluster::{ClusterState, Outcome, RULES_VERSION};
 
 /// What a peer is known by on the lane.
 pub(super) struct PeerLink {
     pub(super) address: String,
     pub(super) outgoing: mpsc::Sender<Outgoing>,
     pub(super) last_heard: Option<Duration>,
+    /// Its disk has too little room for more topics, as it said last.
+    pub(super) disk_full: bool,
 }
 
 /// Whether the journal lets this peer take part.
@@ -67,6 +72,10 @@ pub(super) struct Node {
     pub(super) compact_at: Duration,
     pub(super) used_after_compaction: u64,
     pub(super) view: watch::Sender<Arc<View>>,
+    /// Asks the disk; `None` where there is none to ask.
+    pub(super) room_sense: Option<RoomSense>,
+    pub(super) room: DiskRoom,
+    pub(super) linker: Linker,
 }
 
 impl Node {
@@ -86,6 +95,7 @@ impl Node {
     /// tick.
     pub(super) fn tick(&mut self, now: Duration) {
         self.pending.expire(now);
+        self.look_at_disk(now);
         match &self.health {
             Health::Healthy => {
                 self.election.set(&mut self.raw);
@@ -101,10 +111,30 @@ impl Node {
         self.feed.tend(&self.state, self.applied, now);
     }
 
+    fn look_at_disk(&mut self, now: Duration) {
+        let Some(sense) = &mut self.room_sense else { return };
+        let room = sense.look(now);
+        match (self.room, room) {
+            (DiskRoom::Ample, DiskRoom::Full { free_bytes, free_inodes }) => tracing::warn!(
+                free_bytes,
+                free_inodes,
+                "the controller's disk is full: topics are neither created nor altered while it leads"
+            ),
+            (DiskRoom::Ample, DiskRoom::Unknown) => tracing::warn!("the controller's disk does not answer"),
+            (DiskRoom::Full { .. } | DiskRoom::Unknown, DiskRoom::Ample) => {
+                tracing::info!("the controller's disk has room again")
+            }
+            _ => {}
+        }
+        self.room = room;
+    }
+
     /// A message of a peer, checked by `wire::decode`.
-    pub(super) fn step(&mut self, message: Message, now: Duration) {
+    pub(super) fn step(&mut self, incoming: Incoming, now: Duration) {
+        let Incoming { message, disk_full } = incoming;
         if let Some(peer) = self.peers.get_mut(&ControllerId(message.from)) {
             peer.last_heard = Some(now);
+            peer.disk_full = disk_full;
         }
         if !matches!(self.health, Health::Healthy) {
             return;
@@ -128,7 +158,12 @@ impl Node {
             return;
         }
         match event {
-            PeerEvent::Unreachable(id) => self.raw.report_unreachable(id.0),
+            PeerEvent::Unreachable(id) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.last_heard = None;
+                }
+                self.raw.report_unreachable(id.0);
+            }
             PeerEvent::Snapshot { to, sent } => {
                 let status = if sent { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
                 self.raw.report_snapshot(to.0, status);
@@ -142,6 +177,7 @@ impl Node {
         if self.propose_bootstrap() {
             self.drain_ready(now);
         }
+        self.relink();
         self.compact_when_due(now);
         self.publish(now);
         self.pending.answer(self.applied.0);
@@ -243,38 +279,45 @@ impl Node {
             if !matches!(self.health, Health::Healthy) {
                 return;
             }
-            if entry.get_entry_type() == EntryType::EntryNormal
-                && !entry.data.is_empty()
-                && let Err(why) = self.apply_entry(entry)
-            {
+            let applied = match entry.get_entry_type() {
+                EntryType::EntryNormal if entry.data.is_empty() => Ok(()),
+                EntryType::EntryNormal => self.apply_entry(entry.index, &entry.data).map(drop),
+                EntryType::EntryConfChange => self.apply_members(entry),
+                EntryType::EntryConfChangeV2 => {
+                    Err("an entry of a kind that no build writes; the log is of another program".to_owned())
+                }
+            };
+            if let Err(why) = applied {
                 return self.fail(why);
             }
             self.applied = (entry.index, entry.term);
+            self.check_own_membership();
         }
     }
 
-    fn apply_entry(&mut self, entry: &Entry) -> Result<(), String> {
-        let change = match v1::Entry::decode(entry.data.as_slice()) {
+    /// Applies what an entry holds; whether it had an effect.
+    pub(super) fn apply_entry(&mut self, index: u64, data: &[u8]) -> Result<bool, String> {
+        let change = match v1::Entry::decode(data) {
             Ok(change) => change,
             Err(error) => {
                 // The same on every controller: the entry has no effect anywhere.
-                tracing::error!(index = entry.index, %error, "a committed entry does not parse");
-                return Ok(());
+                tracing::error!(index, %error, "a committed entry does not parse");
+                return Ok(false);
             }
         };
         if change.rules > RULES_VERSION {
             return Err(format!(
-                "entry {} is of rules version {}, this build knows {RULES_VERSION}: upgrade this controller; \
+                "entry {index} is of rules version {}, this build knows {RULES_VERSION}: upgrade this controller; \
                  its data directory can stay",
-                entry.index, change.rules
+                change.rules
             ));
         }
-        let applied = self.state.apply(entry.index, &change);
+        let applied = self.state.apply(index, &change);
         self.state_changed = true;
         self.feed.changed(&self.state, &applied.touched);
-        let index = entry.index;
+        let changed = matches!(applied.outcome, Outcome::Changed(_));
         self.pending.applied(&change.proposal_id, || Proposed { index, applied: applied.outcome });
-        Ok(())
+        Ok(changed)
     }
 
     fn send(&mut self, messages: Vec<Message>) {
@@ -310,5 +353,9 @@ impl LocalLog for Node {
 
     fn current_term(&self) -> u64 {
         self.raw.raft.term
+    }
+
+    fn is_joining(&self) -> bool {
+        self.raw.store().voters().is_empty()
     }
 }

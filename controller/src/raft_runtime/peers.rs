@@ -4,16 +4,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use plimsoll_host::config::Secret;
 use plimsoll_host::log_budget::{Key, LogBudget};
 use plimsoll_host::retry::Backoff;
-use plimsoll_host::{ChannelOptions, Host};
+use plimsoll_host::{ChannelOptions, Host, Task};
 use plimsoll_proto::ids::{ClusterId, ControllerId};
 use plimsoll_proto::v1;
 use plimsoll_proto::v1::raft_peer_client::RaftPeerClient;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 
+use super::disk_room::DiskRoom;
 use super::handle::View;
 use super::wire::MESSAGE_BYTES_MAX;
 
@@ -23,6 +27,11 @@ pub(super) const QUEUE: usize = 1024;
 const STREAM_QUEUE: usize = 256;
 /// A connection that held this long was a good one: the next failure is retried quickly.
 const STEADY: Duration = Duration::from_secs(2);
+
+/// Bytes of a snapshot in one message.
+const PART_BYTES: usize = if cfg!(test) { 1 << 10 } else { 4 << 20 };
+/// The metadata of a stream that holds the token which controllers share.
+pub(super) const TOKEN_KEY: &str = "plimsoll-peer-token-bin";
 
 /// A message on its way out.
 pub(super) struct Outgoing {
@@ -35,7 +44,7 @@ pub(super) struct Outgoing {
 pub(super) enum PeerEvent {
     /// Messages to it were lost.
     Unreachable(ControllerId),
-    /// A snapshot went into the stream, or was lost.
+    /// A snapshot arrived, or was lost.
     Snapshot { to: ControllerId, sent: bool },
 }
 
@@ -47,6 +56,9 @@ pub(super) struct PeerSender {
     pub(super) queue: mpsc::Receiver<Outgoing>,
     pub(super) events: mpsc::Sender<PeerEvent>,
     pub(super) view: watch::Receiver<Arc<View>>,
+    pub(super) token: Option<Secret>,
+    /// The snapshot on its way, on a stream of its own: heartbeats must not wait behind it.
+    pub(super) snapshot: Option<Task>,
 }
 
 impl PeerSender {
@@ -81,36 +93,63 @@ impl PeerSender {
     /// Streams until the connection ends; returns why, or `None` when the lane is gone.
     async fn stream(&mut self, channel: Channel, first: Outgoing) -> Option<String> {
         let (messages, stream) = mpsc::channel(STREAM_QUEUE);
-        self.forward(&messages, first);
-        let mut client = RaftPeerClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let mut call = Box::pin(async move { client.deliver(ReceiverStream::new(stream)).await });
+        self.forward(&channel, &messages, first);
+        let mut client = RaftPeerClient::new(channel.clone()).max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let request = with_token(ReceiverStream::new(stream), self.token.as_ref());
+        let mut call = Box::pin(async move { client.deliver(request).await });
         loop {
             tokio::select! {
                 ended = &mut call => {
                     return Some(ended.map_or_else(|status| status.message().to_owned(), |_| "it ended the stream".to_owned()));
                 }
                 next = self.queue.recv() => {
-                    self.forward(&messages, next?);
+                    self.forward(&channel, &messages, next?);
                 }
             }
         }
     }
 
-    fn forward(&self, messages: &mpsc::Sender<v1::RaftMessage>, outgoing: Outgoing) {
-        let cluster_id = self.view.borrow().cluster_id;
-        let message = v1::RaftMessage {
-            cluster_id: cluster_id.map_or_else(bytes::Bytes::new, ClusterId::to_bytes),
-            from: self.own.0.0,
-            to: self.peer.0.0,
-            message: outgoing.message.into(),
-            from_address: self.own.1.clone(),
-        };
-        let sent = messages.try_send(message).is_ok();
+    fn forward(&mut self, channel: &Channel, messages: &mpsc::Sender<v1::RaftMessage>, outgoing: Outgoing) {
         if outgoing.snapshot {
-            self.report(PeerEvent::Snapshot { to: self.peer.0, sent });
-        } else if !sent {
+            self.send_snapshot(channel.clone(), outgoing.message.into());
+        } else if messages.try_send(self.message(outgoing.message.into())).is_err() {
             self.report(PeerEvent::Unreachable(self.peer.0));
         }
+    }
+
+    fn message(&self, message: Bytes) -> v1::RaftMessage {
+        let view = self.view.borrow();
+        v1::RaftMessage {
+            cluster_id: view.cluster_id.map_or_else(Bytes::new, ClusterId::to_bytes),
+            from: self.own.0.0,
+            to: self.peer.0.0,
+            message,
+            from_address: self.own.1.clone(),
+            disk_full: view.disk != DiskRoom::Ample,
+            part: 0,
+            parts: 0,
+        }
+    }
+
+    /// Sends a snapshot in parts; one that is still on its way gives up its place.
+    fn send_snapshot(&mut self, channel: Channel, snapshot: Bytes) {
+        let parts = snapshot.len().div_ceil(PART_BYTES).max(1);
+        let count = u32::try_from(parts).unwrap_or(u32::MAX);
+        let head = self.message(Bytes::new());
+        let part = move |at: u32| {
+            let from = usize::try_from(at).unwrap_or(usize::MAX).saturating_mul(PART_BYTES).min(snapshot.len());
+            let upto = from.saturating_add(PART_BYTES).min(snapshot.len());
+            v1::RaftMessage { message: snapshot.slice(from..upto), part: at, parts: count, ..head.clone() }
+        };
+        let request = with_token(futures::stream::iter((0..count).map(part)), self.token.as_ref());
+        let mut client = RaftPeerClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let (events, to) = (self.events.clone(), self.peer.0);
+        let sending = async move {
+            let sent = client.deliver(request).await.is_ok();
+            // The lane waits for this word before it sends anything else there.
+            let _lane_is_gone = events.send(PeerEvent::Snapshot { to, sent }).await.is_err();
+        };
+        self.snapshot = Some(self.host.tasks.spawn("snapshot", sending));
     }
 
     /// Waits, losing what comes meanwhile: old messages are of no use.
@@ -129,4 +168,13 @@ impl PeerSender {
             tracing::trace!(?event, "not reported");
         }
     }
+}
+
+/// A stream with the token that controllers share.
+fn with_token<S>(stream: S, token: Option<&Secret>) -> tonic::Request<S> {
+    let mut request = tonic::Request::new(stream);
+    if let Some(token) = token {
+        request.metadata_mut().insert_bin(TOKEN_KEY, MetadataValue::from_bytes(token.0.as_bytes()));
+    }
+    request
 }

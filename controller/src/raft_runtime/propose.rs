@@ -6,17 +6,20 @@ use plimsoll_proto::ids::{ClusterId, ControllerId};
 use plimsoll_proto::v1::{self, entry::Change};
 use prost::Message as _;
 
-use super::handle::{Command, ProposeError};
+use super::handle::{Command, Kind, ProposeError};
 use super::journal::JournalError;
 use super::node::{Health, Node};
-use crate::cluster::RULES_VERSION;
+use crate::cluster::{Controllers, RULES_VERSION};
+
+/// Part of the journal that entries which make the cluster larger leave to all others: one in so many.
+const KEPT_FROM_GROWTH: u64 = 4;
 
 impl Node {
     /// False when the lane is to stop.
     pub(super) fn command(&mut self, command: Command, now: Duration) -> bool {
         match command {
-            Command::Propose { proposal_id, data, deadline, answer } => {
-                match self.propose(data, now) {
+            Command::Propose { kind, proposal_id, data, deadline, answer } => {
+                match self.propose(kind, data, now) {
                     Ok(()) => self.pending.add_proposal(proposal_id, deadline, answer),
                     Err(error) => drop(answer.send(Err(error))),
                 }
@@ -59,7 +62,7 @@ impl Node {
         if self.pending.has_room() { Ok(()) } else { Err(ProposeError::Overloaded) }
     }
 
-    fn propose(&mut self, data: Vec<u8>, now: Duration) -> Result<(), ProposeError> {
+    fn propose(&mut self, kind: Kind, data: Vec<u8>, now: Duration) -> Result<(), ProposeError> {
         self.check_health()?;
         if !self.leads() {
             let leader = ControllerId(self.raw.raft.leader_id);
@@ -74,18 +77,45 @@ impl Node {
         if !self.pending.has_room() {
             return Err(ProposeError::Overloaded);
         }
-        self.make_room(data.len(), now)?;
-        self.raw.propose(Vec::new(), data).map_err(|_| ProposeError::Overloaded)
+        match kind {
+            Kind::Plain => {
+                self.make_room(data.len(), 0, now).inspect_err(|_| self.step_aside())?;
+                self.raw.propose(Vec::new(), data).map_err(|_| ProposeError::Overloaded)
+            }
+            Kind::Grows => {
+                let view = self.view.borrow().clone();
+                view.room_to_grow().map_err(|why| ProposeError::NoRoomToGrow { why })?;
+                let kept = self.raw.store().journal().fill().capacity / KEPT_FROM_GROWTH;
+                self.make_room(data.len(), kept, now).map_err(|_| ProposeError::NoRoomToGrow {
+                    why: "the journal of the leading controller is too small for more".to_owned(),
+                })?;
+                self.raw.propose(Vec::new(), data).map_err(|_| ProposeError::Overloaded)
+            }
+            Kind::Members { controller, joins } => {
+                self.make_room(data.len(), 0, now)?;
+                self.propose_members(controller, joins, data)
+            }
+        }
     }
 
-    /// Refuses before anything is appended rather than freezing after.
-    fn make_room(&mut self, data: usize, now: Duration) -> Result<(), ProposeError> {
+    /// A leader whose journal takes nothing more is of no use: another one may have a larger one.
+    fn step_aside(&mut self) {
+        let heir = self.peers.iter().find(|(id, peer)| **id != self.settings.id && peer.last_heard.is_some());
+        if let Some((id, _)) = heir
+            && self.raw.raft.lead_transferee.is_none()
+        {
+            self.raw.transfer_leader(id.0);
+        }
+    }
+
+    /// Refuses before anything is appended rather than freezing after. `kept` bytes are to be left.
+    fn make_room(&mut self, data: usize, kept: u64, now: Duration) -> Result<(), ProposeError> {
         let unstable: usize =
             self.raw.raft.raft_log.unstable_entries().iter().map(|entry| entry.data.len()).sum();
         let count = self.raw.raft.raft_log.unstable_entries().len() + 1;
         let (count, bytes) = (u64::try_from(count), u64::try_from(data + unstable));
         let journal = self.raw.store().journal();
-        let needed = journal.cost(count.unwrap_or(u64::MAX), bytes.unwrap_or(u64::MAX));
+        let needed = journal.cost(count.unwrap_or(u64::MAX), bytes.unwrap_or(u64::MAX)).saturating_add(kept);
         if needed <= journal.fill().room() {
             return Ok(());
         }
@@ -123,7 +153,11 @@ impl Node {
             rules: RULES_VERSION,
             proposal_id: self.host.random.id16().to_vec().into(),
             time_ms: self.host.clock.wall_ms(),
-            change: Some(Change::Bootstrap(v1::BootstrapCluster { cluster_id: cluster_id.to_bytes() })),
+            change: Some(Change::Bootstrap(v1::BootstrapCluster {
+                cluster_id: cluster_id.to_bytes(),
+                controllers: Controllers { members: self.settings.peers.clone(), ..Controllers::default() }
+                    .to_wire(),
+            })),
         };
         self.raw.propose(Vec::new(), entry.encode_to_vec()).is_ok()
     }
@@ -149,6 +183,8 @@ impl Node {
         let store = self.raw.store();
         let snapshot = store.contents().snapshot.get_metadata().index;
         let behind = self.applied.0.saturating_sub(snapshot);
+        // One that joins must not find the beginning of the log, which does not say who belonged to the cluster then.
+        let whole_log = store.contents().truncated.0 < self.state.controllers().since_index;
         if behind == 0 || now < self.compact_at || !matches!(self.health, Health::Healthy) {
             return;
         }
@@ -156,10 +192,11 @@ impl Node {
         let mark = fill.capacity / 100 * self.settings.compact_fill_percent;
         let full = fill.used > mark.max(self.used_after_compaction.saturating_add(fill.capacity / 8));
         let wanted = store.snapshot_wanted().is_some_and(|index| self.applied.0 >= index);
-        if !full && !wanted && behind < self.settings.compact_entries {
+        if !full && !wanted && !whole_log && behind < self.settings.compact_entries {
             return;
         }
-        if let Err(error) = self.compact(self.settings.keep_entries) {
+        let keep = if whole_log { 0 } else { self.settings.keep_entries };
+        if let Err(error) = self.compact(keep) {
             self.compact_at = now.saturating_add(self.settings.disk_retry);
             if error.is_retryable() {
                 tracing::debug!(%error, "the journal was not compacted");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use plimsoll_proto::ids::ControllerId;
 
 use super::handle::{PeerStatus, View};
+use super::disk_room::DiskRoom;
 use super::node::{Health, Node};
 
 /// A peer heard from within this time counts as reachable.
@@ -46,6 +47,7 @@ impl Node {
             leader_since: self.leader_since,
             peers: self.peer_statuses(now),
             journal: self.journal_state(),
+            disk: self.room,
         }
     }
 
@@ -59,6 +61,7 @@ impl Node {
                 address: peer.address.clone(),
                 reachable: heard || *id == self.settings.id,
                 matched: progress.map(|progress| progress.matched),
+                disk_full: if *id == self.settings.id { self.room != DiskRoom::Ample } else { peer.disk_full },
             }
         };
         self.peers.iter().map(status).collect()
@@ -72,5 +75,11 @@ fn differs(last: &View, next: &View) -> bool {
         || last.is_leader != next.is_leader
         || last.cluster_id != next.cluster_id
         || last.journal != next.journal
+        || !same_room(last.disk, next.disk)
         || last.peers != next.peers
+}
+
+/// Figures that change while the disk is full are no news.
+fn same_room(a: DiskRoom, b: DiskRoom) -> bool {
+    std::mem::discriminant(&a) == std::mem::discriminant(&b)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use plimsoll_host::config::Secret;
 use plimsoll_proto::ids::ControllerId;
 
 /// Settings of the Raft runtime. [`RaftSettings::new`] fills in the defaults.
@@ -10,8 +11,9 @@ use plimsoll_proto::ids::ControllerId;
 pub struct RaftSettings {
     /// This controller; never 0, and a key of `peers`.
     pub id: ControllerId,
-    /// Every voter of the cluster, this one included, with the address (`host:port`) that its peers dial. The
-    /// same map on every controller.
+    /// Every voter of a new cluster, this one included, with the address (`host:port`) that its peers dial: the same
+    /// map on every controller. Once controllers have joined or left, who belongs to the cluster is what was agreed
+    /// on, and this says only where those are that it names.
     pub peers: BTreeMap<ControllerId, String>,
     /// Length of one tick. Default 50 ms.
     pub tick: Duration,
@@ -35,6 +37,10 @@ pub struct RaftSettings {
     pub keep_bytes: u64,
     /// How long a proposal or a stuck lane waits before the disk is tried again. Default 1 s.
     pub disk_retry: Duration,
+    /// Free bytes of the disk below which no topics are created or altered; left at twice as much. Default 16 MiB.
+    pub disk_full_bytes: u64,
+    /// What controllers tell each other to be believed. Default none.
+    pub peer_token: Option<Secret>,
     /// Longest time between two handings of applied state to the metadata store. Default 2 s.
     pub metadata_interval: Duration,
 }
@@ -56,6 +62,8 @@ impl RaftSettings {
             keep_entries: 1024,
             keep_bytes: 1024 * 1024,
             disk_retry: Duration::from_secs(1),
+            disk_full_bytes: 16 * 1024 * 1024,
+            peer_token: None,
             metadata_interval: Duration::from_secs(2),
         }
     }
@@ -85,6 +93,9 @@ impl RaftSettings {
         }
         if !(1..=90).contains(&self.compact_fill_percent) || self.compact_entries == 0 {
             return Err("compact_fill_percent must be 1 to 90 and compact_entries at least 1".to_owned());
+        }
+        if self.peer_token.as_ref().is_some_and(|token| token.0.is_empty()) {
+            return Err("peer_token must not be empty; leave it out for none".to_owned());
         }
         if self.entry_bytes_max > 8 * 1024 * 1024 {
             return Err("entry_bytes_max must be at most 8 MiB".to_owned());

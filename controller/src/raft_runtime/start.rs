@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_host::Host;
-use plimsoll_proto::ids::{ClusterId, ControllerId};
+use plimsoll_proto::ids::ClusterId;
+use plimsoll_storage::fs::SharedDisk;
 use raft::{Config, RawNode, ReadOnlyOption};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::disk_room::{DiskRoom, RoomSense};
 use super::election::ElectionTimeout;
 use super::handle::{JournalState, RaftHandle, View};
 use super::identity::Identity;
@@ -17,8 +19,8 @@ use super::lane::{self, Events};
 use super::log_store::LogStore;
 use super::metadata::feed::MetadataFeed;
 use super::metadata::{MetadataError, MetadataStore, Stored};
-use super::node::{Health, Node, PeerLink};
-use super::peers::{self, PeerEvent, PeerSender};
+use super::members::Linker;
+use super::node::{Health, Node};
 use super::pending::Pending;
 use super::service::{self, PeerService};
 use super::settings::RaftSettings;
@@ -45,6 +47,12 @@ pub enum StartError {
         configured: Vec<u64>,
         /// As stored.
         stored: Vec<u64>,
+    },
+    /// The controller was removed from its cluster. Exit code 7.
+    #[error("controller {id} was removed from its cluster; return as a new controller under a new --id")]
+    Removed {
+        /// Its id.
+        id: u64,
     },
     /// The journal's snapshot can't be read.
     #[error(
@@ -88,6 +96,7 @@ pub async fn start(
     identity: Box<dyn Identity>,
     journal: Box<dyn Journal>,
     store: Box<dyn MetadataStore>,
+    disk: Option<SharedDisk>,
 ) -> Result<(RaftHandle, PeerService), StartError> {
     settings.check().map_err(StartError::Settings)?;
     let (commands, command_queue) = mpsc::channel(COMMANDS);
@@ -100,11 +109,26 @@ pub async fn start(
         view: view.clone(),
         entry_bytes_max: settings.entry_bytes_max,
     };
-    let service =
-        PeerService { own: settings.id, peers: Arc::new(settings.peers.clone()), inbox, view: view.clone() };
-    let links = connect(host, &settings, &peer_events, &view);
+    let service = PeerService {
+        own: settings.id,
+        peers: Arc::new(settings.peers.clone()),
+        token: settings.peer_token.clone(),
+        inbox,
+        view: view.clone(),
+    };
+    let linker = Linker::start(host, peer_events, view);
+    let room_sense = disk.map(|disk| RoomSense::start(host, disk, settings.disk_full_bytes));
     let (started, waiting) = oneshot::channel();
-    let parts = Parts { host: host.clone(), settings, identity, journal, store, links, view: view_sender };
+    let parts = Parts {
+        host: host.clone(),
+        settings,
+        identity,
+        journal,
+        store,
+        linker,
+        room_sense,
+        view: view_sender,
+    };
     let events = Events { commands: command_queue, messages: message_queue, peers: peer_queue };
     host.tasks.spawn_lane("raft", move || {
         Box::pin(async move {
@@ -127,47 +151,21 @@ struct Parts {
     identity: Box<dyn Identity>,
     journal: Box<dyn Journal>,
     store: Box<dyn MetadataStore>,
-    links: BTreeMap<ControllerId, PeerLink>,
+    linker: Linker,
+    room_sense: Option<RoomSense>,
     view: watch::Sender<Arc<View>>,
-}
-
-fn connect(
-    host: &Host,
-    settings: &RaftSettings,
-    events: &mpsc::Sender<PeerEvent>,
-    view: &watch::Receiver<Arc<View>>,
-) -> BTreeMap<ControllerId, PeerLink> {
-    let own = (settings.id, settings.peers.get(&settings.id).cloned().unwrap_or_default());
-    let mut links = BTreeMap::new();
-    for (id, address) in &settings.peers {
-        let (outgoing, queue) = mpsc::channel(peers::QUEUE);
-        links.insert(*id, PeerLink { address: address.clone(), outgoing, last_heard: None });
-        if *id != settings.id {
-            let sender = PeerSender {
-                host: host.clone(),
-                own: own.clone(),
-                peer: (*id, address.clone()),
-                queue,
-                events: events.clone(),
-                view: view.clone(),
-            };
-            // It ends with the lane, which holds the other end of its queue.
-            host.tasks.spawn("raft peer", sender.run()).detach();
-        }
-    }
-    links
 }
 
 /// Reads the disk and makes the node. Blocks; on the lane.
 fn build(parts: Parts) -> Result<Box<Node>, StartError> {
-    let Parts { host, settings, identity, mut journal, mut store, links, view } = parts;
+    let Parts { host, settings, identity, mut journal, mut store, linker, room_sense, view } = parts;
     let mut recovered = journal.load()?;
-    check_voters(&recovered, &settings)?;
     let loaded = load_state(&recovered, store.as_mut(), &journal.label())?;
+    let voters = check_voters(&recovered, &loaded.state, &settings)?;
     recovered.hard_state.commit = recovered.hard_state.commit.max(loaded.applied.0);
     let config = config(&settings, loaded.applied.0);
-    let single = settings.peers.len() == 1;
-    let log = LogStore::new(journal, recovered);
+    let log = LogStore::new(journal, recovered, voters);
+    let single = log.voters() == [settings.id.0];
     let quiet = slog::Logger::root(slog::Discard, slog::o!());
     let mut raw = RawNode::new(&config, log, &quiet).map_err(|error| StartError::Raft(error.to_string()))?;
     if single {
@@ -182,7 +180,7 @@ fn build(parts: Parts) -> Result<Box<Node>, StartError> {
         identity,
         feed,
         pending: Pending::default(),
-        peers: links,
+        peers: BTreeMap::new(),
         health: Health::Healthy,
         state: loaded.state,
         applied: loaded.applied,
@@ -194,7 +192,11 @@ fn build(parts: Parts) -> Result<Box<Node>, StartError> {
         view,
         host,
         settings,
+        room_sense,
+        room: DiskRoom::Ample,
+        linker,
     });
+    node.relink();
     node.drive(now);
     Ok(node)
 }
@@ -216,11 +218,29 @@ fn config(settings: &RaftSettings, applied: u64) -> Config {
     }
 }
 
-fn check_voters(recovered: &Recovered, settings: &RaftSettings) -> Result<(), StartError> {
+/// Who votes after the last applied entry, where the applied state knows better than the stored snapshot. Until
+/// controllers have joined or left, the configured list must be the one that the cluster was made with.
+fn check_voters(
+    recovered: &Recovered,
+    state: &ClusterState,
+    settings: &RaftSettings,
+) -> Result<Option<Vec<u64>>, StartError> {
+    let agreed = state.controllers();
+    if agreed.since_index > 0 {
+        if agreed.former.contains(&settings.id) {
+            return Err(StartError::Removed { id: settings.id.0 });
+        }
+        return Ok(Some(agreed.members.keys().map(|id| id.0).collect()));
+    }
     let mut stored = recovered.snapshot.get_metadata().get_conf_state().voters.clone();
     stored.sort_unstable();
     let configured: Vec<u64> = settings.peers.keys().map(|id| id.0).collect();
-    if stored == configured { Ok(()) } else { Err(StartError::OtherVoters { configured, stored }) }
+    // Nothing is stored by one that is to join and did not yet.
+    if stored.is_empty() || stored == configured {
+        Ok(None)
+    } else {
+        Err(StartError::OtherVoters { configured, stored })
+    }
 }
 
 struct Loaded {
@@ -297,5 +317,6 @@ fn blank_view(cluster_id: Option<ClusterId>) -> View {
         leader_since: None,
         peers: Vec::new(),
         journal: JournalState::Healthy,
+        disk: DiskRoom::Ample,
     }
 }

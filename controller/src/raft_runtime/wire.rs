@@ -3,8 +3,6 @@
 //! The library trusts its peers: an index beyond the log ends it with a panic. A message that could do that is dropped
 //! here.
 
-use std::collections::BTreeMap;
-
 use plimsoll_proto::ids::ControllerId;
 use prost_raft::Message as _;
 use raft::eraftpb::{Message, MessageType};
@@ -30,8 +28,11 @@ pub(super) enum Refused {
     LocalKind,
     #[error("its entries are not in order")]
     Entries,
-    #[error("its snapshot is not readable or of other voters")]
+    #[error("its snapshot is not readable")]
     Snapshot,
+    /// A controller that joins begins with a snapshot: the entries alone don't say who belonged to the cluster.
+    #[error("a controller that joins begins with a snapshot")]
+    Joining,
     #[error("it contradicts what is committed here")]
     Contradiction,
     /// The leader believes that this controller holds entries it does not hold.
@@ -47,6 +48,8 @@ pub(super) trait LocalLog {
     fn term(&self, index: u64) -> Option<u64>;
     fn is_leader(&self) -> bool;
     fn current_term(&self) -> u64;
+    /// Whether nothing is known here yet of who belongs to the cluster.
+    fn is_joining(&self) -> bool;
 }
 
 /// Reads a message and checks what does not depend on the log.
@@ -54,18 +57,18 @@ pub(super) fn decode(
     bytes: &[u8],
     from: u64,
     own: ControllerId,
-    peers: &BTreeMap<ControllerId, String>,
+    is_peer: impl Fn(ControllerId) -> bool,
 ) -> Result<Message, Refused> {
     let message = Message::decode(bytes).map_err(|_| Refused::Malformed)?;
-    let known = peers.contains_key(&ControllerId(message.from)) && message.from != own.0;
+    let known = is_peer(ControllerId(message.from)) && message.from != own.0;
     if !known || message.from != from || message.to != own.0 {
         return Err(Refused::WrongPeer);
     }
-    check_shape(&message, peers)?;
+    check_shape(&message)?;
     Ok(message)
 }
 
-fn check_shape(message: &Message, peers: &BTreeMap<ControllerId, String>) -> Result<(), Refused> {
+fn check_shape(message: &Message) -> Result<(), Refused> {
     let kind = MessageType::from_i32(message.msg_type).ok_or(Refused::Malformed)?;
     match kind {
         MessageType::MsgHup
@@ -79,7 +82,7 @@ fn check_shape(message: &Message, peers: &BTreeMap<ControllerId, String>) -> Res
         MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => {
             if message.entries.len() == 1 { Ok(()) } else { Err(Refused::Entries) }
         }
-        MessageType::MsgSnapshot => check_snapshot(message, peers),
+        MessageType::MsgSnapshot => check_snapshot(message),
         MessageType::MsgAppendResponse
         | MessageType::MsgRequestVote
         | MessageType::MsgRequestVoteResponse
@@ -106,23 +109,19 @@ fn check_entries(message: &Message) -> Result<(), Refused> {
     Ok(())
 }
 
-fn check_snapshot(message: &Message, peers: &BTreeMap<ControllerId, String>) -> Result<(), Refused> {
+fn check_snapshot(message: &Message) -> Result<(), Refused> {
     let snapshot = message.get_snapshot();
     let metadata = snapshot.get_metadata();
     let conf_state = metadata.get_conf_state();
-    let mut voters = conf_state.voters.clone();
-    voters.sort_unstable();
-    let plain = conf_state.learners.is_empty()
+    let plain = !conf_state.voters.is_empty()
+        && !conf_state.voters.contains(&0)
+        && conf_state.learners.is_empty()
         && conf_state.voters_outgoing.is_empty()
         && conf_state.learners_next.is_empty()
         && !conf_state.auto_leave;
     let readable = ClusterState::decode_snapshot(&snapshot.data).is_ok();
     let positioned = metadata.index > 0 && metadata.term > 0 && metadata.term <= message.term;
-    if plain && readable && positioned && voters.iter().eq(peers.keys().map(|id| &id.0)) {
-        Ok(())
-    } else {
-        Err(Refused::Snapshot)
-    }
+    if plain && readable && positioned { Ok(()) } else { Err(Refused::Snapshot) }
 }
 
 /// Checks a message against the log, right before it is stepped.
@@ -141,6 +140,7 @@ pub(super) fn check_against(message: &Message, log: &impl LocalLog) -> Result<()
             // Two leaders of one term.
             Err(Refused::Contradiction)
         }
+        MessageType::MsgAppend if log.is_joining() && message.index == 0 => Err(Refused::Joining),
         MessageType::MsgAppend => {
             let contradicts = message.entries.iter().any(|entry| {
                 entry.index <= log.committed() && log.term(entry.index).is_some_and(|term| term != entry.term)
@@ -178,6 +178,9 @@ mod tests {
         fn current_term(&self) -> u64 {
             2
         }
+        fn is_joining(&self) -> bool {
+            false
+        }
     }
 
     fn message(kind: MessageType) -> Message {
@@ -186,8 +189,8 @@ mod tests {
         message
     }
 
-    fn peers() -> BTreeMap<ControllerId, String> {
-        [1, 2, 3].map(|id| (ControllerId(id), format!("h:{id}"))).into()
+    fn is_peer(id: ControllerId) -> bool {
+        (1..=3).contains(&id.0)
     }
 
     fn entry(index: u64, term: u64) -> Entry {
@@ -196,7 +199,7 @@ mod tests {
 
     #[test]
     fn only_well_formed_messages_of_peers_pass() {
-        let check = |message: &Message| decode(&encode(message), 2, ControllerId(1), &peers()).map(drop);
+        let check = |message: &Message| decode(&encode(message), 2, ControllerId(1), is_peer).map(drop);
         assert_eq!(check(&message(MessageType::MsgHeartbeat)), Ok(()));
         assert_eq!(
             check(&Message { from: 9, ..message(MessageType::MsgHeartbeat) }),
@@ -220,7 +223,7 @@ mod tests {
             let append = Message { index: 5, log_term: 1, entries, ..message(MessageType::MsgAppend) };
             assert_eq!(check(&append), expected);
         }
-        assert_eq!(decode(&[0xff; 30], 2, ControllerId(1), &peers()), Err(Refused::Malformed));
+        assert_eq!(decode(&[0xff; 30], 2, ControllerId(1), is_peer), Err(Refused::Malformed));
     }
 
     #[test]

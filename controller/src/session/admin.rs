@@ -4,7 +4,7 @@ use plimsoll_proto::v1::{self, ErrorDetail, admin_server::Admin};
 use tonic::{Request, Response, Status};
 
 use super::shared::Shared;
-use super::{status, topics};
+use super::{alter, duty, elect, members, moves, status, topics};
 
 /// Most events of one answer.
 const EVENTS_MAX: u32 = 10_000;
@@ -83,10 +83,14 @@ impl Admin for AdminService {
 
     async fn cluster_status(
         &self,
-        _request: Request<v1::ClusterStatusRequest>,
+        request: Request<v1::ClusterStatusRequest>,
     ) -> Result<Response<v1::ClusterStatusResponse>, Status> {
-        let view = self.shared.leading()?;
-        Ok(Response::new(status::status(&self.shared, &view)))
+        let answer = match self.shared.leading() {
+            Ok(view) => status::status(&self.shared, &view),
+            Err(_) if request.get_ref().stale => status::stale(&self.shared, &self.shared.raft.view()),
+            Err(detail) => return Err(detail.into()),
+        };
+        Ok(Response::new(answer))
     }
 
     async fn list_events(
@@ -102,5 +106,54 @@ impl Admin for AdminService {
     ) -> Result<Response<v1::InitProducerResponse>, Status> {
         let producer_id = self.shared.producer_ids.take(&self.shared).await?;
         Ok(Response::new(v1::InitProducerResponse { producer_id, producer_epoch: 0 }))
+    }
+
+    async fn alter_topic(
+        &self,
+        request: Request<v1::AlterTopicRequest>,
+    ) -> Result<Response<v1::AlterTopicResponse>, Status> {
+        Ok(Response::new(alter::alter(&self.shared, request.into_inner()).await?))
+    }
+
+    async fn add_partitions(
+        &self,
+        request: Request<v1::AddPartitionsRequest>,
+    ) -> Result<Response<v1::AddPartitionsResponse>, Status> {
+        Ok(Response::new(alter::add_partitions(&self.shared, request.into_inner()).await?))
+    }
+
+    async fn elect_leader(
+        &self,
+        request: Request<v1::ElectLeaderRequest>,
+    ) -> Result<Response<v1::ElectLeaderResponse>, Status> {
+        Ok(Response::new(elect::elect(&self.shared, request.into_inner()).await?))
+    }
+
+    async fn set_spu_duty(
+        &self,
+        request: Request<v1::SetSpuDutyRequest>,
+    ) -> Result<Response<v1::SetSpuDutyResponse>, Status> {
+        Ok(Response::new(duty::set(&self.shared, request.into_inner()).await?))
+    }
+
+    async fn reassign(
+        &self,
+        request: Request<v1::ReassignRequest>,
+    ) -> Result<Response<v1::ReassignResponse>, Status> {
+        Ok(Response::new(moves::reassign(&self.shared, request.into_inner()).await?))
+    }
+
+    async fn relieve(
+        &self,
+        request: Request<v1::RelieveRequest>,
+    ) -> Result<Response<v1::RelieveResponse>, Status> {
+        Ok(Response::new(moves::relieve(&self.shared, request.into_inner()).await?))
+    }
+
+    async fn change_controller(
+        &self,
+        request: Request<v1::ChangeControllerRequest>,
+    ) -> Result<Response<v1::ChangeControllerResponse>, Status> {
+        Ok(Response::new(members::change(&self.shared, request.into_inner()).await?))
     }
 }

@@ -11,6 +11,9 @@ use crate::raft_runtime::{ProposeError, View};
 /// A wait that is enough for an election to end.
 const ELECTION: Duration = Duration::from_millis(500);
 
+/// A wait after which the disks of the controllers were looked at again, several times.
+const ROOM: Duration = Duration::from_secs(5);
+
 /// Another controller leads, or none: the caller asks there.
 pub(super) fn not_leading(leader: Option<(ControllerId, String)>) -> ErrorDetail {
     match leader {
@@ -31,6 +34,12 @@ pub(super) fn no_quorum(message: &str) -> ErrorDetail {
     ErrorDetail::not_written(Reason::NoQuorum, message).retry_after(ELECTION)
 }
 
+/// The controllers' disks have too little room for more topics; everything else goes on.
+pub(super) fn no_room_to_grow(why: String) -> ErrorDetail {
+    let text = format!("the controllers take no new or altered topics: {why}");
+    ErrorDetail::not_written(Reason::ControllerDisk, text).retry_after(ROOM)
+}
+
 pub(super) fn from_propose(error: ProposeError) -> ErrorDetail {
     let message = error.to_string();
     match error {
@@ -39,6 +48,7 @@ pub(super) fn from_propose(error: ProposeError) -> ErrorDetail {
         ProposeError::Disk { retry_after } => {
             ErrorDetail::not_written(Reason::ControllerDisk, message).retry_after(retry_after)
         }
+        ProposeError::NoRoomToGrow { why } => no_room_to_grow(why),
         ProposeError::Overloaded => {
             ErrorDetail::not_written(Reason::MemoryPressure, message).retry_after(ELECTION)
         }
@@ -75,6 +85,7 @@ pub(super) fn mismatch(mismatch: Mismatch) -> ErrorDetail {
         Mismatch::StaleIncarnation | Mismatch::UnknownSpu => Reason::StaleIncarnation,
         Mismatch::Malformed => Reason::InvalidArgument,
         Mismatch::PlacementChanged => Reason::NoPlacement,
+        Mismatch::OutOfService => Reason::OutOfService,
         Mismatch::UnknownVolume
         | Mismatch::UnknownPartition
         | Mismatch::UnknownRules
@@ -87,6 +98,12 @@ pub(super) fn mismatch(mismatch: Mismatch) -> ErrorDetail {
         | Mismatch::StalePartitionEpoch
         | Mismatch::IneligibleMember
         | Mismatch::IneligibleLeader
+        | Mismatch::OtherConfig
+        | Mismatch::LastCopy
+        | Mismatch::MoveUnderWay
+        | Mismatch::NoMove
+        | Mismatch::NotInSyncYet
+        | Mismatch::FormerController
         | Mismatch::Unchanged => Reason::ExpectationFailed,
     };
     ErrorDetail::not_written(reason, mismatch.to_string())

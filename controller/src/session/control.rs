@@ -30,6 +30,7 @@ impl ControlService {
         let view = self.shared.leading()?;
         request::cluster(&view.state, &request.cluster_id)?;
         request::registration(&request)?;
+        self.refuse_unknown(&request)?;
         self.refuse_stranger(&view.state, &request)?;
         refuse_stuck(&view.state, &request, self.shared.settings.liveness.volume_stalled_after)?;
         let change = Change::RegisterSpu(v1::RegisterSpu {
@@ -54,6 +55,20 @@ impl ControlService {
                 Err(answer::no_quorum("the registration had another effect"))
             }
         }
+    }
+
+    /// Whoever does not know the cluster's token is no node of it.
+    fn refuse_unknown(&self, request: &v1::RegisterRequest) -> Result<(), ErrorDetail> {
+        let Some(token) = &self.shared.settings.join_token else { return Ok(()) };
+        if token.matches(request.join_token.as_bytes()) {
+            return Ok(());
+        }
+        let text = if request.join_token.is_empty() {
+            "the cluster asks for a join token; give the node its join_token"
+        } else {
+            "the node's join_token is not the cluster's"
+        };
+        Err(ErrorDetail::not_written(Reason::WrongJoinToken, text))
     }
 
     /// Two machines with the same id would fence each other for ever: the one that was there stays while it

@@ -9,6 +9,7 @@ use plimsoll_host::Task;
 use plimsoll_proto::v1::{self, entry::Change};
 use tokio::sync::mpsc;
 
+use super::moving::Moving;
 use super::probe;
 use super::shared::Shared;
 use crate::election::{LeaderMove, next_leader_move};
@@ -39,8 +40,11 @@ async fn lead(shared: &Shared, queue: &mut mpsc::Receiver<(Duration, Event)>) {
     let now = shared.host.clock.now();
     let term = view.term;
     let judge = Judge::new(shared.settings.liveness, now, &view.state);
+    shared.judges_in(term);
     let logged = view.state.version().0;
-    let mut turn = Turn { shared: shared.clone(), judge, tick_at: now, moves_at: now, moving: None, logged };
+    let moving = Moving::default();
+    let mut turn =
+        Turn { shared: shared.clone(), judge, tick_at: now, moves_at: now, leader_moving: None, moving, logged };
     loop {
         let event = tokio::select! {
             biased;
@@ -62,7 +66,8 @@ struct Turn {
     judge: Judge,
     tick_at: Duration,
     moves_at: Duration,
-    moving: Option<Task>,
+    leader_moving: Option<Task>,
+    moving: Moving,
     /// Events of entries up to this index were logged.
     logged: u64,
 }
@@ -76,6 +81,7 @@ impl Turn {
         if tick {
             self.tick_at = at.saturating_add(self.shared.settings.tick);
             self.move_one_leader(at, view);
+            self.moving.tick(&self.shared, at, view);
             self.log(view);
         }
     }
@@ -85,7 +91,8 @@ impl Turn {
         for event in view.state.events_after(self.logged) {
             let (spu, from, to, reason) = (event.spu_id, &event.from, &event.to, &event.reason);
             match event.kind.as_str() {
-                "leader_changed" | "in_sync_changed" => {
+                "leader_changed" | "in_sync_changed" | "reassignment_started" | "reassignment_finished"
+                | "reassignment_cancelled" => {
                     tracing::debug!(
                         kind = event.kind,
                         partition = event.partition,
@@ -132,7 +139,7 @@ impl Turn {
 
     /// Leaders return, or make way, one at a time.
     fn move_one_leader(&mut self, now: Duration, view: &View) {
-        let busy = self.moving.as_ref().is_some_and(|moving| !moving.is_finished());
+        let busy = self.leader_moving.as_ref().is_some_and(|moving| !moving.is_finished());
         if busy || now < self.moves_at {
             return;
         }
@@ -141,7 +148,7 @@ impl Turn {
         if let Some(change) = next_leader_move(&view.state, &levels).and_then(|next| move_leader(view, next))
         {
             let shared = self.shared.clone();
-            self.moving = Some(self.shared.host.tasks.spawn("move leader", propose(shared, change)));
+            self.leader_moving = Some(self.shared.host.tasks.spawn("move leader", propose(shared, change)));
         }
     }
 

@@ -10,12 +10,18 @@
 //! ```
 
 mod admin;
+mod alter;
 mod answer;
 mod control;
 mod decisions;
+mod duty;
+mod elect;
 mod facts;
 mod heartbeat;
+mod members;
 mod metadata;
+mod moves;
+mod moving;
 mod probe;
 mod producer_ids;
 mod request;

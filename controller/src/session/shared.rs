@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_host::Host;
+use plimsoll_host::config::Secret;
 use plimsoll_proto::ids::ControllerId;
 use plimsoll_proto::v1::{self, ErrorDetail, entry::Change};
 use tokio::sync::{mpsc, watch};
@@ -19,7 +20,7 @@ use crate::raft_runtime::{Proposed, RaftHandle, View};
 const EVENTS_WAITING_MAX: usize = 4096;
 
 /// Settings of sessions and decisions. [`SessionSettings::default`] is what operators get.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SessionSettings {
     /// How long a proposal may take before its outcome is unknown. Default 5 s.
     pub propose_timeout: Duration,
@@ -39,6 +40,13 @@ pub struct SessionSettings {
     pub facts_fresh: Duration,
     /// How long one probe may take. Default 1 s.
     pub probe_timeout: Duration,
+    /// Partitions that move to other nodes at the same time, because a node is drained or a volume is short of room.
+    /// Default 4; with 0 none moves unless somebody asks for it.
+    pub replica_moves_max: u32,
+    /// How long a volume must be short of room (at Throttle or worse) before replicas leave it. Default 60 s.
+    pub relief_after: Duration,
+    /// What a storage node must know to register. Default none: every node may.
+    pub join_token: Option<Secret>,
     /// Timings of the judge.
     pub liveness: LivenessSettings,
 }
@@ -55,6 +63,9 @@ impl Default for SessionSettings {
             leader_move_interval: Duration::from_millis(500),
             facts_fresh: Duration::from_secs(3),
             probe_timeout: Duration::from_secs(1),
+            replica_moves_max: 4,
+            relief_after: Duration::from_secs(60),
+            join_token: None,
             liveness: LivenessSettings::default(),
         }
     }
@@ -75,6 +86,9 @@ impl SessionSettings {
         if self.bookmark_interval.is_zero() || self.tick.is_zero() {
             return Err("tick and bookmark_interval must not be 0".to_owned());
         }
+        if self.join_token.as_ref().is_some_and(|token| token.0.is_empty()) {
+            return Err("join_token must not be empty; leave it out to let every node join".to_owned());
+        }
         Ok(())
     }
 }
@@ -89,6 +103,8 @@ pub struct Shared {
     pub(super) facts: FactsTable,
     pub(super) events: mpsc::Sender<(Duration, Event)>,
     pub(super) producer_ids: Arc<ProducerIds>,
+    /// The term in which the judge of this leadership follows every registered node.
+    judging: watch::Sender<u64>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -105,13 +121,25 @@ impl Shared {
         let (events, queue) = mpsc::channel(EVENTS_WAITING_MAX);
         let facts = FactsTable::default();
         let producer_ids = Arc::new(ProducerIds::default());
-        (Self { host, id, settings, raft, facts, events, producer_ids, stopping }, queue)
+        let judging = watch::Sender::new(0);
+        (Self { host, id, settings, raft, facts, events, producer_ids, judging, stopping }, queue)
+    }
+
+    /// From now on writes of this term are accepted: the judge gives every registered node a fresh deadline.
+    pub(super) fn judges_in(&self, term: u64) {
+        self.judging.send_replace(term);
+    }
+
+    /// Whether the disks of the controllers have room for more topics.
+    pub(super) fn room_to_grow(&self) -> Result<(), ErrorDetail> {
+        let view = self.leading()?;
+        view.room_to_grow().map_err(answer::no_room_to_grow)
     }
 
     /// The view, if this controller leads.
     pub(super) fn leading(&self) -> Result<Arc<View>, ErrorDetail> {
         let view = self.raft.view();
-        if view.is_leader {
+        if view.is_leader && *self.judging.borrow() == view.term {
             return Ok(view);
         }
         // Elected, but entries of former terms are not applied yet: a moment.

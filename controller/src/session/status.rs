@@ -24,7 +24,15 @@ pub(super) fn status(shared: &Shared, view: &View) -> v1::ClusterStatusResponse 
         partitions_without_leader: counts.without_leader,
         partitions_under_replicated: counts.under_replicated,
         partitions_below_min_in_sync: counts.below_min_in_sync,
+        stale: false,
+        no_quorum: false,
+        answered_by: shared.id.0,
     }
+}
+
+/// What a controller that does not lead knows.
+pub(super) fn stale(shared: &Shared, view: &View) -> v1::ClusterStatusResponse {
+    v1::ClusterStatusResponse { stale: true, no_quorum: view.leader.is_none(), ..status(shared, view) }
 }
 
 fn controller(shared: &Shared, view: &View, peer: &crate::raft_runtime::PeerStatus) -> v1::ControllerStatus {
@@ -35,6 +43,7 @@ fn controller(shared: &Shared, view: &View, peer: &crate::raft_runtime::PeerStat
         leader: view.leader == Some(peer.id),
         reachable: peer.reachable || is_self,
         applied_index: if is_self { view.applied_index } else { peer.matched.unwrap_or(0) },
+        disk_full: peer.disk_full,
     }
 }
 

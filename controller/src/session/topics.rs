@@ -22,6 +22,7 @@ pub(super) async fn create(
     let wanted = request.config.unwrap_or_default();
     // Refuse what no number of nodes makes right, before waiting for any.
     with_defaults(wanted, 3).map_err(|error| answer::invalid(error.to_string()))?;
+    shared.room_to_grow()?;
     let topic_id = TopicId(shared.host.random.id16());
     let deadline = shared.host.clock.now().saturating_add(shared.settings.placement_wait);
     loop {

@@ -243,6 +243,8 @@ fn is_final(reason: Reason) -> bool {
         | Reason::WrongCluster
         | Reason::NoPlacement
         | Reason::UnsupportedProtocol
+        | Reason::WrongJoinToken
+        | Reason::OutOfService
         | Reason::ExpectationFailed => true,
     }
 }

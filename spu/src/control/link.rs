@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use plimsoll_host::config::Secret;
 use plimsoll_host::{Lane, Task};
 use plimsoll_proto::ids::{ClusterId, Incarnation, SpuId};
 use plimsoll_proto::image::MetadataImage;
@@ -26,6 +27,8 @@ pub struct ControlSettings {
     pub advertise: String,
     /// Failure domain; may be empty.
     pub rack: String,
+    /// What the cluster asks of nodes that register.
+    pub join_token: Option<Secret>,
     /// When heartbeats are sent.
     pub heartbeat: HeartbeatTimings,
 }
@@ -38,6 +41,12 @@ pub enum Fatal {
     OtherCluster {
         /// Cluster of the data directories.
         ours: ClusterId,
+        /// What the controllers said.
+        message: String,
+    },
+    /// The join token is not the cluster's. Exit code 7.
+    #[error("the controllers refuse this node: {message} (join_token)")]
+    WrongJoinToken {
         /// What the controllers said.
         message: String,
     },

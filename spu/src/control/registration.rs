@@ -52,6 +52,7 @@ pub(super) async fn run(
         controllers.works_again("node", KIND);
         tracing::info!(spu = settings.spu_id.0, incarnation = incarnation.0, "registered");
         node.set_incarnation(settings.cluster_id, incarnation);
+        node.loss_told();
         registered.send_replace(Some(incarnation));
         let since = host.clock.now();
         if !told_stale(&mut stale, incarnation).await {
@@ -94,6 +95,7 @@ async fn register(
         replicas: node.replica_reports(),
         protocol_min: PROTOCOL,
         protocol_max: PROTOCOL,
+        join_token: settings.join_token.as_ref().map_or_else(String::new, |token| token.0.clone()),
     };
     let answer = controllers
         .call(CALL_LIMIT, |mut client| {
@@ -117,6 +119,7 @@ fn fatal_reason(error: &CallError, cluster_id: ClusterId) -> Option<Fatal> {
         Reason::WrongCluster => {
             Some(Fatal::OtherCluster { ours: cluster_id, message: detail.message.clone() })
         }
+        Reason::WrongJoinToken => Some(Fatal::WrongJoinToken { message: detail.message.clone() }),
         Reason::UnsupportedProtocol => Some(Fatal::UnsupportedProtocol { message: detail.message.clone() }),
         _ => None,
     }

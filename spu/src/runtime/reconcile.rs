@@ -22,6 +22,8 @@ struct Desired<'a> {
     partition: PartitionId,
     info: &'a v1::PartitionInfo,
     config: &'a v1::TopicConfig,
+    /// The topic was `flush = ack` from its beginning.
+    always_synced: bool,
 }
 
 impl Worker {
@@ -35,7 +37,7 @@ impl Worker {
         self.delete_unwanted(&image, &desired);
         self.missing = false;
         for (partition, wanted) in &desired {
-            if self.make_sure_it_exists(partition, log_settings(wanted.config)) {
+            if self.make_sure_it_exists(partition, log_settings(wanted.config), wanted.always_synced) {
                 self.follow_metadata(&image, wanted);
             }
         }
@@ -79,7 +81,12 @@ impl Worker {
     }
 
     /// Returns whether the replica is there. One that finds no room is tried again later.
-    fn make_sure_it_exists(&mut self, partition: &PartitionId, settings: LogSettings) -> bool {
+    fn make_sure_it_exists(
+        &mut self,
+        partition: &PartitionId,
+        settings: LogSettings,
+        always_synced: bool,
+    ) -> bool {
         let now = self.now();
         if self.volume.log(partition).is_none() {
             match self.volume.create_partition(*partition, settings.clone(), now) {
@@ -96,11 +103,15 @@ impl Worker {
         }
         let known = self.replicas.get(partition).map(|replica| &replica.settings);
         if known != Some(&settings) {
+            if settings.flush == FlushPolicy::Ack {
+                // The durable end counts from now on, also for what came before.
+                self.dirty.insert(*partition);
+            }
             self.volume.configure(partition, settings.clone());
         }
         let replica = self.replicas.entry(*partition).or_insert_with(|| Replica::new(settings.clone()));
         replica.settings = settings;
-        if replica.flush_ack() {
+        if replica.flush_ack() && always_synced {
             // What was acknowledged was synced: a lost page cache has cost nothing.
             self.cache_lost.remove(partition);
         }
@@ -143,7 +154,8 @@ impl Worker {
                 replica.epoch = epoch;
                 replica.fetch_not_before = now;
                 if info.leader != 0 && info.leader != me.0 {
-                    replica.role = Role::Follows(Follower::new(SpuId(info.leader), epoch));
+                    let follower = Follower::new(SpuId(info.leader), epoch);
+                    replica.role = Role::Follows(follower.after_loss(LeaderEpoch(info.lossy_epoch)));
                 }
             }
         }
@@ -189,7 +201,8 @@ fn desired(image: &MetadataImage, me: SpuId, volume: VolumeId) -> BTreeMap<Parti
                 .any(|replica| replica.spu_id == me.0 && replica.volume_id.as_ref() == volume.0.as_slice());
             if here {
                 let partition = PartitionId { topic_id: *topic_id, index: info.index };
-                desired.insert(partition, Desired { partition, info, config });
+                let always_synced = !topic.was_not_synced;
+                desired.insert(partition, Desired { partition, info, config, always_synced });
             }
         }
     }

@@ -58,6 +58,7 @@ impl TestCluster {
                     state: v1::VolumeState::Writable.into(),
                     ..v1::VolumeInfo::default()
                 }],
+                ..v1::SpuInfo::default()
             };
             image.spus.insert(plimsoll_proto::ids::SpuId(id), info);
             nodes.push(node);
@@ -74,12 +75,14 @@ impl TestCluster {
             leader_epoch: 1,
             partition_epoch: 1,
             leader_incarnation: 10,
+            ..v1::PartitionInfo::default()
         };
         let topic = v1::TopicInfo {
             topic_id: PARTITION.topic_id.to_bytes(),
             name: "t".to_owned(),
             config: Some(config),
             partitions: vec![partition],
+            ..v1::TopicInfo::default()
         };
         image.topics.insert(PARTITION.topic_id, topic);
         let mut cluster = Self { host, nodes, image };
@@ -232,12 +235,14 @@ impl TwoVolumes {
             leader_epoch: 1,
             partition_epoch: 1,
             leader_incarnation: 10,
+            ..v1::PartitionInfo::default()
         });
         let topic = v1::TopicInfo {
             topic_id: PARTITION.topic_id.to_bytes(),
             name: "t".to_owned(),
             config: Some(config),
             partitions: partitions.collect(),
+            ..v1::TopicInfo::default()
         };
         let mut image = MetadataImage { cluster_id: CLUSTER, ..MetadataImage::empty() };
         image.version = MetadataVersion(1000);

@@ -96,6 +96,7 @@ impl From<Fatal> for StartError {
     fn from(fatal: Fatal) -> Self {
         match fatal {
             other @ Fatal::OtherCluster { .. } => Self::OtherIdentity(other.to_string()),
+            refused @ Fatal::WrongJoinToken { .. } => Self::Configuration(refused.to_string()),
             Fatal::UnsupportedProtocol { message } => Self::Configuration(message),
         }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_host::config::{ByteSize, Span};
+use plimsoll_host::config::{ByteSize, Secret, Span};
 use plimsoll_storage::fs::SharedDisk;
 use plimsoll_storage::fs::real::RealDisk;
 use plimsoll_storage::space::MarkSettings;
@@ -39,6 +39,8 @@ pub struct SpuSettings {
     pub controllers: Vec<String>,
     /// Failure domain for placement, such as a rack or a zone. Default none.
     pub rack: String,
+    /// What the cluster asks of storage nodes that register. Default none.
+    pub join_token: Option<Secret>,
     /// Bytes that each volume may use, whatever its filesystem has. Default none; minimum "16MiB". A file
     /// `byte-limit` in a data directory wins for that volume, and is read again while the node runs.
     pub byte_limit: Option<ByteSize>,
@@ -91,6 +93,7 @@ impl Default for SpuSettings {
             advertise: None,
             controllers: Vec::new(),
             rack: String::new(),
+            join_token: None,
             byte_limit: None,
             reclaim_percent: marks.reclaim.percent,
             reclaim_bytes_max: ByteSize(marks.reclaim.bytes_max),

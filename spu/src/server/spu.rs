@@ -100,6 +100,7 @@ impl Spu {
                 spu_id,
                 advertise,
                 rack: settings.rack.clone(),
+                join_token: settings.join_token.clone(),
                 heartbeat: settings.heartbeat(),
             },
         );

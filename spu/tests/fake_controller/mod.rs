@@ -99,6 +99,7 @@ impl FakeController {
             address: state.address.clone(),
             rack: String::new(),
             volumes: state.volumes.clone(),
+            ..Default::default()
         };
         let partition = v1::PartitionInfo {
             index: 0,
@@ -108,6 +109,7 @@ impl FakeController {
             leader_epoch: u32::try_from(state.incarnation).expect("few"),
             partition_epoch: u32::try_from(state.incarnation).expect("few"),
             leader_incarnation: state.incarnation,
+            ..Default::default()
         };
         let topic = v1::TopicInfo {
             topic_id: TOPIC.to_bytes(),
@@ -121,6 +123,7 @@ impl FakeController {
                 ..v1::TopicConfig::default()
             }),
             partitions: vec![partition],
+            ..Default::default()
         };
         self.updates.send_replace(Some(v1::MetadataUpdate {
             cluster_id: CLUSTER.to_bytes(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use plimsoll_controller::raft_runtime::DataDir;
 use plimsoll_controller::raft_runtime::RaftSettings;
@@ -22,6 +23,8 @@ use super::told::Shared;
 /// Simulated wall time at the start of every run: 2026-01-01.
 const EPOCH_MS: u64 = 1_767_225_600_000;
 const DISK_BYTES: u64 = 64 << 20;
+/// How soon a process notices that its disk answers again.
+const HANG_POLL: Duration = Duration::from_millis(10);
 
 /// Size of every disk.
 pub(super) fn disk_bytes() -> u64 {
@@ -55,6 +58,10 @@ pub(super) fn controllers() -> Vec<String> {
 
 /// Runs a server until it is killed. One that ends by itself is told, and waits to be killed.
 pub(super) async fn run(node: Node, seed: u64, disk: MemoryDisk, told: Shared) -> turmoil::Result {
+    // A process whose disk hangs stays in its first system call until the disk answers.
+    while disk.hangs() {
+        host(seed).clock.sleep(HANG_POLL).await;
+    }
     let ended = match node {
         Node::Controller(n) => run_controller(n, seed, disk).await,
         Node::Spu(n) => run_spu(n, seed, disk).await,
@@ -85,6 +92,7 @@ async fn run_controller(n: u8, seed: u64, disk: MemoryDisk) -> turmoil::Result {
         identity: Box::new(identity),
         journal: Box::new(journal),
         store: Box::<MemoryStore>::default(),
+        disk: Some(Arc::clone(&shared)),
     };
     let listener = host.network.bind("0.0.0.0:7001").await?;
     let raft = RaftSettings::new(id, peers);

@@ -202,12 +202,13 @@ fn nothing_applies_before_bootstrap_twice_or_by_unknown_rules() {
     let mut cluster = Cluster { state: ClusterState::empty(), index: 0 };
     let take = Change::AllocateProducerIds(v1::AllocateProducerIds { count: 1 });
     assert_eq!(cluster.refused(take.clone()), Mismatch::NotBootstrapped);
-    let bootstrap = Change::Bootstrap(v1::BootstrapCluster { cluster_id: vec![7; 16].into() });
+    let bootstrap = Change::Bootstrap(v1::BootstrapCluster { cluster_id: vec![7; 16].into(), ..Default::default() });
     cluster.done(bootstrap.clone());
     assert_eq!(cluster.refused(bootstrap), Mismatch::AlreadyBootstrapped);
     cluster.index -= 1;
     assert_eq!(cluster.refused(take.clone()), Mismatch::AlreadyApplied);
-    let entry = v1::Entry { rules: 2, change: Some(take), ..Default::default() };
+    let newer = crate::cluster::RULES_VERSION + 1;
+    let entry = v1::Entry { rules: newer, change: Some(take), ..Default::default() };
     let outcome = cluster.state.apply(99, &entry).outcome;
     assert_eq!(outcome, crate::cluster::Outcome::NoOp(Mismatch::UnknownRules));
 }

@@ -1,4 +1,6 @@
+mod eligible;
 mod leadership;
 mod properties;
 mod registration;
+mod safety;
 mod volumes;

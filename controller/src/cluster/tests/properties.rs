@@ -17,6 +17,7 @@ enum Step {
     Volume { spu: u32, from: usize, to: usize },
     InSync { members: u8, stale: bool },
     Move { to: u32 },
+    Force { to: u32 },
     HandOver { spu: u32 },
     Create { id: u8 },
     Delete { id: u8 },
@@ -50,6 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
         (1..4u32, 0..5usize, 0..5usize).prop_map(|(spu, from, to)| Step::Volume { spu, from, to }),
         (0..8u8, any::<bool>()).prop_map(|(members, stale)| Step::InSync { members, stale }),
         (1..5u32).prop_map(|to| Step::Move { to }),
+        (1..5u32).prop_map(|to| Step::Force { to }),
         (1..4u32).prop_map(|spu| Step::HandOver { spu }),
         (0..3u8).prop_map(|id| Step::Create { id }),
         (0..3u8).prop_map(|id| Step::Delete { id }),
@@ -86,6 +88,13 @@ fn change(cluster: &Cluster, step: &Step, last: Option<&Change>) -> Option<Chang
             leader_incarnation: cluster.incarnation(*to),
             ..Default::default()
         }),
+        Step::Force { to } => Change::ForceLeader(v1::ForceLeader {
+            topic_id: TOPIC.to_bytes(),
+            partition_epoch: cluster.state.partition(P0)?.partition_epoch.0,
+            leader: *to,
+            leader_incarnation: cluster.incarnation(*to),
+            ..Default::default()
+        }),
         Step::HandOver { spu } => {
             Change::HandOver(v1::HandOverLeaders { spu_id: *spu, incarnation: cluster.incarnation(*spu) })
         }
@@ -101,6 +110,11 @@ fn check(before: &ClusterState, change: &Change, after: &ClusterState) {
     for (id, topic, partition) in after.partitions() {
         assert!(!partition.in_sync.is_empty());
         assert!(partition.in_sync.iter().all(|spu| partition.is_on(*spu)));
+        let lost = |spu| partition.replica(spu).is_none_or(|replica| replica.cache_lost.is_some());
+        assert!(partition.eligible.iter().all(|spu| !partition.in_sync.contains(spu) && !lost(*spu)));
+        let minimum = usize::try_from(topic.config.min_in_sync).unwrap();
+        assert!(partition.eligible.is_empty() || partition.in_sync.len() < minimum);
+        assert!(partition.lossy_epoch <= partition.leader_epoch);
         if let Some((leader, incarnation)) = partition.leader {
             assert!(partition.in_sync.contains(&leader));
             assert_eq!(after.incarnation(leader), Some(incarnation), "a leader is the registered run");
@@ -115,15 +129,17 @@ fn check(before: &ClusterState, change: &Change, after: &ClusterState) {
         if let Some(leader) = partition.leader_spu().filter(|leader| old.leader_spu() != Some(*leader)) {
             // A member may be admitted and, its leader being unfit, elected by one entry.
             let admitted = matches!(change, Change::SetInSync(_)) && partition.in_sync.contains(&leader);
-            let was_in = old.in_sync.contains(&leader) || admitted;
-            let greatest = old.in_sync.iter().all(|spu| {
+            let was_in = old.is_complete(leader) || admitted;
+            let noted = partition.lossy_epoch == partition.leader_epoch;
+            let forced = noted && matches!(change, Change::ForceLeader(_));
+            let greatest = old.in_sync.iter().chain(&old.eligible).all(|spu| {
                 after
                     .partition(id)
                     .unwrap()
                     .replica(*spu)
                     .is_some_and(|r| r.cache_lost.is_some() || r.spu == leader)
             });
-            assert!(was_in || greatest, "elected outside of the set");
+            assert!(was_in || forced || (greatest && noted), "elected outside of the set");
         }
     }
 }

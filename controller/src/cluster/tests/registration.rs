@@ -97,7 +97,8 @@ fn when_all_lost_their_cache_the_greatest_leads_once_all_reported() {
 
 #[test]
 fn a_member_that_may_have_more_is_waited_for() {
-    let mut cluster = Cluster::with_topic();
+    let mut cluster = Cluster::of(3);
+    cluster.create_topic("t", TOPIC, &[&[1, 2, 3]], 1);
     cluster.offline(3);
     assert_eq!(cluster.set(), [1, 2]);
     cluster.offline(2);

@@ -1,0 +1,232 @@
+//! `plimsoll topic alter` and `plimsoll topic add-partitions`.
+
+use clap::Args;
+use plimsoll_client::{FlushPolicy, OnPressure, TopicConfig};
+use plimsoll_host::Host;
+use plimsoll_host::config::{ByteSize, Span};
+use plimsoll_proto::v1::AlterTopicRequest;
+use serde::Serialize;
+
+use crate::change::{Change, ChangeArgs};
+use crate::connect::ConnectArgs;
+use crate::exit::{Code, Failure, Outcome};
+use crate::topic::{Flush, Pressure, milliseconds};
+
+#[derive(Debug, Args)]
+pub(crate) struct AlterArgs {
+    name: String,
+    /// Copies that must be in sync for acks=all
+    #[arg(long)]
+    min_in_sync: Option<u32>,
+    /// How long records are kept, such as 7d, or forever
+    #[arg(long, value_parser = kept::<Span>)]
+    retention: Option<Kept<Span>>,
+    /// Bytes kept of each partition, such as 10GiB, or forever
+    #[arg(long, value_parser = kept::<ByteSize>)]
+    retention_bytes: Option<Kept<ByteSize>>,
+    /// Bytes of a segment, from the next one on
+    #[arg(long)]
+    segment_bytes: Option<ByteSize>,
+    /// Greatest batch
+    #[arg(long)]
+    batch_bytes_max: Option<ByteSize>,
+    /// When records are synced to the disk
+    #[arg(long, value_enum)]
+    flush: Option<Flush>,
+    /// Pause between two syncs, with --flush interval
+    #[arg(long)]
+    flush_interval: Option<Span>,
+    /// What a filling disk may do to records that have not expired
+    #[arg(long, value_enum)]
+    on_pressure: Option<Pressure>,
+    /// Age below which a filling disk never deletes records, with --on-pressure trim
+    #[arg(long)]
+    min_retention: Option<Span>,
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddPartitionsArgs {
+    name: String,
+    /// How many partitions the topic is to have in all; records with a key may go elsewhere afterwards
+    #[arg(long, value_name = "TOTAL")]
+    to: u32,
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+/// A limit, or none.
+#[derive(Clone, Copy, Debug)]
+enum Kept<T> {
+    Limit(T),
+    ForEver,
+}
+
+fn kept<T: std::str::FromStr<Err = String>>(text: &str) -> Result<Kept<T>, String> {
+    if text == "forever" { Ok(Kept::ForEver) } else { text.parse().map(Kept::Limit) }
+}
+
+#[derive(Serialize)]
+struct Altered {
+    topic: String,
+    changes: Vec<Difference>,
+}
+
+#[derive(Serialize)]
+struct Difference {
+    key: &'static str,
+    before: String,
+    after: String,
+}
+
+pub(crate) async fn alter(args: AlterArgs, host: &Host) -> Outcome {
+    let request = request(&args)?;
+    if request == (AlterTopicRequest { name: args.name.clone(), ..Default::default() }) {
+        let why = "nothing to alter is given; see `plimsoll topic alter --help`";
+        return Err(Failure::new(Code::Usage, why));
+    }
+    let admin = args.connect.connect(host).await?.admin();
+    let before = admin.describe_topic(args.name.clone()).await?.config.unwrap_or_default();
+    let after = if args.change.dry_run { planned(&before, &request) } else { admin.alter_topic(request).await? };
+    let changes = differences(&before, &after);
+    let listed: Vec<String> =
+        changes.iter().map(|change| format!("{} {} -> {}", change.key, change.before, change.after)).collect();
+    let what = if listed.is_empty() { "nothing is different".to_owned() } else { listed.join(", ") };
+    let undo = undo(&args.name, &before, &after);
+    let would = format!("alter topic {}: {what}", args.name);
+    let done = format!("altered topic {}: {what}", args.name);
+    let change = Change::with(args.change, would, done, Altered { topic: args.name, changes });
+    match undo {
+        Some(undo) => change.undo(undo).print(args.change),
+        None => change.print(args.change),
+    }
+}
+
+fn request(args: &AlterArgs) -> Result<AlterTopicRequest, Failure> {
+    let batch_bytes_max = args
+        .batch_bytes_max
+        .map(|size| u32::try_from(size.0))
+        .transpose()
+        .map_err(|_| Failure::new(Code::Usage, "--batch-bytes-max must be below 4GiB"))?;
+    let mut request = AlterTopicRequest {
+        name: args.name.clone(),
+        min_in_sync: args.min_in_sync,
+        retention_ms: args.retention.map(|kept| match kept {
+            Kept::Limit(span) => milliseconds(span),
+            Kept::ForEver => 0,
+        }),
+        retention_bytes: args.retention_bytes.map(|kept| match kept {
+            Kept::Limit(size) => size.0,
+            Kept::ForEver => 0,
+        }),
+        segment_bytes: args.segment_bytes.map(|size| size.0),
+        flush_interval_ms: args.flush_interval.map(milliseconds),
+        min_retention_ms: args.min_retention.map(milliseconds),
+        batch_bytes_max,
+        ..Default::default()
+    };
+    if let Some(flush) = args.flush {
+        request.set_flush(FlushPolicy::from(flush));
+    }
+    if let Some(pressure) = args.on_pressure {
+        request.set_on_pressure(OnPressure::from(pressure));
+    }
+    Ok(request)
+}
+
+/// What the controllers would make of it, as far as it can be seen from here.
+fn planned(before: &TopicConfig, request: &AlterTopicRequest) -> TopicConfig {
+    let mut after = *before;
+    after.min_in_sync = request.min_in_sync.unwrap_or(after.min_in_sync);
+    after.retention_ms = request.retention_ms.unwrap_or(after.retention_ms);
+    after.retention_bytes = request.retention_bytes.unwrap_or(after.retention_bytes);
+    after.segment_bytes = request.segment_bytes.unwrap_or(after.segment_bytes);
+    after.flush = request.flush.unwrap_or(after.flush);
+    after.flush_interval_ms = request.flush_interval_ms.unwrap_or(match after.flush() {
+        FlushPolicy::Interval => after.flush_interval_ms,
+        FlushPolicy::Os | FlushPolicy::Ack | FlushPolicy::Unspecified => 0,
+    });
+    after.on_pressure = request.on_pressure.unwrap_or(after.on_pressure);
+    after.min_retention_ms = request.min_retention_ms.unwrap_or(after.min_retention_ms);
+    after.batch_bytes_max = request.batch_bytes_max.unwrap_or(after.batch_bytes_max);
+    after
+}
+
+/// The keys with the flag that sets each, and its value.
+fn shown(config: &TopicConfig) -> [(&'static str, String); 9] {
+    let span = |ms: u64| Span(std::time::Duration::from_millis(ms)).to_string();
+    let limit = |value: u64, text: String| if value == 0 { "forever".to_owned() } else { text };
+    [
+        ("min-in-sync", config.min_in_sync.to_string()),
+        ("retention", limit(config.retention_ms, span(config.retention_ms))),
+        ("retention-bytes", limit(config.retention_bytes, config.retention_bytes.to_string())),
+        ("segment-bytes", config.segment_bytes.to_string()),
+        ("flush", config.flush().as_str_name().trim_start_matches("FLUSH_POLICY_").to_lowercase()),
+        ("flush-interval", span(config.flush_interval_ms)),
+        (
+            "on-pressure",
+            config.on_pressure().as_str_name().trim_start_matches("ON_PRESSURE_").to_lowercase(),
+        ),
+        ("min-retention", span(config.min_retention_ms)),
+        ("batch-bytes-max", config.batch_bytes_max.to_string()),
+    ]
+}
+
+fn differences(before: &TopicConfig, after: &TopicConfig) -> Vec<Difference> {
+    let pairs = shown(before).into_iter().zip(shown(after));
+    let different = pairs.filter(|((_, before), (_, after))| before != after);
+    different.map(|((key, before), (_, after))| Difference { key, before, after }).collect()
+}
+
+fn undo(name: &str, before: &TopicConfig, after: &TopicConfig) -> Option<String> {
+    let flags: Vec<String> = differences(before, after)
+        .into_iter()
+        // It follows from the policy, and is refused with any other.
+        .filter(|change| change.key != "flush-interval" || before.flush() == FlushPolicy::Interval)
+        .map(|change| format!("--{} {}", change.key, change.before))
+        .collect();
+    (!flags.is_empty()).then(|| format!("plimsoll topic alter {name} {}", flags.join(" ")))
+}
+
+pub(crate) async fn add_partitions(args: AddPartitionsArgs, host: &Host) -> Outcome {
+    let admin = args.connect.connect(host).await?.admin();
+    let before = admin.describe_topic(args.name.clone()).await?.partitions.len();
+    if !args.change.dry_run {
+        admin.add_partitions(args.name.clone(), args.to).await?;
+    }
+    let of = |verb: &str| format!("{verb} topic {}: partitions {before} -> {}", args.name, args.to);
+    Change::new(args.change, of("grow"), of("grew")).print(args.change)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_it_back_names_the_values_before() {
+        let before = TopicConfig {
+            min_in_sync: 2,
+            retention_ms: 0,
+            flush: FlushPolicy::Interval.into(),
+            flush_interval_ms: 1000,
+            ..Default::default()
+        };
+        let request = AlterTopicRequest {
+            retention_ms: Some(60_000),
+            flush: Some(FlushPolicy::Ack.into()),
+            ..Default::default()
+        };
+        let after = planned(&before, &request);
+        assert_eq!(after.flush_interval_ms, 0);
+        assert_eq!(
+            undo("t", &before, &after).expect("something changed"),
+            "plimsoll topic alter t --retention forever --flush interval --flush-interval 1s"
+        );
+        assert_eq!(undo("t", &before, &before), None);
+    }
+}

@@ -1,0 +1,89 @@
+//! Replicas on their way: the leader of the controllers finishes moves whose new replicas are in sync, and begins
+//! those that drains and short volumes ask for, a few at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use plimsoll_host::Task;
+use plimsoll_proto::ids::{SpuId, VolumeId};
+use plimsoll_proto::v1::{self, entry::Change};
+
+use super::moves;
+use super::shared::Shared;
+use crate::cluster::ClusterState;
+use crate::placement;
+use crate::raft_runtime::View;
+
+/// Pause between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What the leader remembers of moves between two looks.
+#[derive(Debug, Default)]
+pub(super) struct Moving {
+    look_at: Duration,
+    proposing: Option<Task>,
+    /// Since when each volume is short of room.
+    short_since: BTreeMap<(SpuId, VolumeId), Duration>,
+}
+
+impl Moving {
+    /// To be called often; looks every now and then.
+    pub(super) fn tick(&mut self, shared: &Shared, now: Duration, view: &View) {
+        let busy = self.proposing.as_ref().is_some_and(|proposing| !proposing.is_finished());
+        if busy || now < self.look_at {
+            return;
+        }
+        self.look_at = now.saturating_add(LOOK_EVERY);
+        let mut changes = finished(&view.state);
+        changes.extend(self.begun(shared, now, &view.state));
+        if !changes.is_empty() {
+            let shared = shared.clone();
+            self.proposing = Some(shared.host.tasks.clone().spawn("move replicas", async move {
+                for change in changes {
+                    if let Err(error) = shared.propose(change).await {
+                        tracing::debug!(error.message, "a move was not taken further");
+                        return;
+                    }
+                }
+            }));
+        }
+    }
+
+    fn begun(&mut self, shared: &Shared, now: Duration, state: &ClusterState) -> Vec<Change> {
+        let facts = shared.facts.volumes(now.saturating_sub(shared.settings.facts_fresh));
+        let short = moves::short_volumes(state, &facts);
+        self.short_since.retain(|volume, _| short.contains(volume));
+        for volume in &short {
+            self.short_since.entry(*volume).or_insert(now);
+        }
+        let under_way = state.partitions().filter(|(_, _, p)| p.reassignment.is_some()).count();
+        let limit = usize::try_from(shared.settings.replica_moves_max).unwrap_or(0).saturating_sub(under_way);
+        let mut planned = placement::drains(state, &facts, limit);
+        let due: BTreeSet<_> = self
+            .short_since
+            .iter()
+            .filter(|(_, since)| now.saturating_sub(**since) >= shared.settings.relief_after)
+            .map(|(volume, _)| *volume)
+            .collect();
+        let left = limit.saturating_sub(planned.len());
+        let relief = placement::relief(state, &facts, &due, left);
+        let taken: BTreeSet<_> = planned.iter().map(|planned| planned.partition).collect();
+        planned.extend(relief.into_iter().filter(|relief| !taken.contains(&relief.partition)));
+        planned.iter().filter_map(|planned| moves::start(state, planned)).collect()
+    }
+}
+
+/// Moves whose new replicas are in sync.
+fn finished(state: &ClusterState) -> Vec<Change> {
+    state
+        .partitions()
+        .filter(|(_, topic, partition)| state.may_finish(topic.config.min_in_sync, partition))
+        .map(|(id, _, partition)| {
+            Change::FinishReassignment(v1::FinishReassignment {
+                topic_id: id.topic_id.to_bytes(),
+                partition: id.index,
+                partition_epoch: partition.partition_epoch.0,
+            })
+        })
+        .collect()
+}
