@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::connect::ConnectArgs;
 use crate::exit::Outcome;
-use crate::output::{Format, OutputArgs, print, table, write_out};
+use crate::output::{OutputArgs, one_line, print, table, write_out};
 use crate::words::hex;
 
 const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
@@ -117,11 +117,12 @@ async fn follow(admin: &Admin, args: EventsArgs, host: &Host) -> Outcome {
         for event in admin.list_events(after, PAGE).await? {
             after = after.max(event.index);
             let event = Event::from(event);
-            let line = match args.output.output {
-                Format::Table => event.row().join("  ").trim_end().to_owned(),
-                Format::Json => serde_json::to_string(&event).map_err(std::io::Error::from)?,
+            let line = if args.output.for_people() {
+                event.row().join("  ").trim_end().to_owned() + "\n"
+            } else {
+                one_line(args.output.output, &event)?
             };
-            write_out((line + "\n").as_bytes())?;
+            write_out(line.as_bytes())?;
         }
         host.clock.sleep(FOLLOW_PAUSE).await;
     }

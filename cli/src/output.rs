@@ -1,23 +1,29 @@
-//! Printing: tables for people, versioned JSON for programs. A reader that closes the pipe is no error.
+//! Printing: tables for people, versioned JSON and YAML for programs. A reader that closes the pipe is no error.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 
 use clap::ValueEnum;
+use plimsoll_host::config::Span;
 use serde::Serialize;
 
 use crate::exit::{Code, Failure, Outcome};
+use crate::yaml;
 
-/// Version of every JSON document that is printed; raised when a field changes its meaning or goes away.
-const JSON_VERSION: u32 = 1;
+/// Version of every document that is printed; raised when a field changes its meaning or goes away.
+const DOCUMENT_VERSION: u32 = 1;
 
 /// How data are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    /// For people
     #[default]
     Table,
-    /// For programs; has a field `version`.
+    /// For people, with more columns
+    Wide,
+    /// For programs; has a field `version`
     Json,
+    /// The same as JSON, as YAML
+    Yaml,
 }
 
 /// `-o`, on every command that prints data.
@@ -28,6 +34,29 @@ pub(crate) struct OutputArgs {
     pub(crate) output: Format,
 }
 
+/// `-o` and `--watch`, on every command that only shows something.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// Shows it again and again, every 2s or as often as said with --watch=TIME
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "2s")]
+    pub(crate) watch: Option<Span>,
+}
+
+impl From<ShowArgs> for OutputArgs {
+    fn from(show: ShowArgs) -> Self {
+        show.output
+    }
+}
+
+impl OutputArgs {
+    /// Whether people read it.
+    pub(crate) fn for_people(self) -> bool {
+        matches!(self.output, Format::Table | Format::Wide)
+    }
+}
+
 #[derive(Serialize)]
 struct Versioned<'a, T> {
     version: u32,
@@ -35,22 +64,48 @@ struct Versioned<'a, T> {
     document: &'a T,
 }
 
-/// Prints a document as JSON, or with `table` as a table.
+/// Prints a document as JSON or YAML, or with `table` as a table.
 pub(crate) fn print<T: Serialize>(
-    args: OutputArgs,
+    args: impl Into<OutputArgs>,
     document: &T,
     table: impl FnOnce(&T) -> String,
 ) -> Outcome {
-    let text = match args.output {
-        Format::Table => table(document),
+    print_wide(args, document, |document, _| table(document))
+}
+
+/// As [`print`], where the table has further columns with `-o wide`.
+pub(crate) fn print_wide<T: Serialize>(
+    args: impl Into<OutputArgs>,
+    document: &T,
+    table: impl FnOnce(&T, bool) -> String,
+) -> Outcome {
+    let format = args.into().output;
+    let text = match format {
+        Format::Table | Format::Wide => table(document, format == Format::Wide),
         Format::Json => {
-            let versioned = Versioned { version: JSON_VERSION, document };
-            let json = serde_json::to_string_pretty(&versioned)
-                .map_err(|error| Failure::new(Code::Failed, format!("JSON: {error}")))?;
-            json + "\n"
+            let versioned = Versioned { version: DOCUMENT_VERSION, document };
+            serde_json::to_string_pretty(&versioned).map_err(unprintable)? + "\n"
+        }
+        Format::Yaml => {
+            let versioned = Versioned { version: DOCUMENT_VERSION, document };
+            yaml::document(&serde_json::to_value(&versioned).map_err(unprintable)?)
         }
     };
     write_out(text.as_bytes())
+}
+
+/// One document of a stream of them: JSON on one line, or a YAML document.
+pub(crate) fn one_line<T: Serialize>(format: Format, document: &T) -> Result<String, Failure> {
+    match format {
+        Format::Yaml => Ok(yaml::document(&serde_json::to_value(document).map_err(unprintable)?)),
+        Format::Table | Format::Wide | Format::Json => {
+            Ok(serde_json::to_string(document).map_err(unprintable)? + "\n")
+        }
+    }
+}
+
+fn unprintable(error: serde_json::Error) -> Failure {
+    Failure::new(Code::Failed, format!("the answer cannot be printed: {error}"))
 }
 
 /// Writes to standard output and flushes.
@@ -71,6 +126,30 @@ pub(crate) fn quiet_pipe<T>(result: io::Result<T>) -> Result<T, Failure> {
 pub(crate) fn say(text: impl AsRef<str>) {
     let mut err = io::stderr().lock();
     drop(writeln!(err, "{}", text.as_ref()));
+}
+
+/// Colours of words that people look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Colour {
+    Green,
+    Yellow,
+    Red,
+}
+
+/// The text in a colour, where standard output is a terminal that has them and NO_COLOR is not set
+/// (<https://no-color.org>).
+pub(crate) fn paint(colour: Colour, text: &str) -> String {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    if set("NO_COLOR") || dumb || !io::stdout().is_terminal() {
+        return text.to_owned();
+    }
+    let code = match colour {
+        Colour::Green => 32,
+        Colour::Yellow => 33,
+        Colour::Red => 31,
+    };
+    format!("\x1b[{code}m{text}\x1b[0m")
 }
 
 /// Columns as wide as their widest cell, two spaces between them.
@@ -104,12 +183,12 @@ mod tests {
     }
 
     #[test]
-    fn json_documents_are_versioned() {
+    fn documents_are_versioned() {
         #[derive(Serialize)]
         struct Document {
             topics: u32,
         }
-        let versioned = Versioned { version: JSON_VERSION, document: &Document { topics: 3 } };
+        let versioned = Versioned { version: DOCUMENT_VERSION, document: &Document { topics: 3 } };
         assert_eq!(serde_json::to_string(&versioned).expect("plain data"), r#"{"version":1,"topics":3}"#);
     }
 }

@@ -4,7 +4,7 @@ use plimsoll_client::VolumeFacts;
 use plimsoll_proto::v1::{SpuStatus, VolumeInfo};
 use serde::Serialize;
 
-use crate::words;
+use crate::words::{self, span};
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Volume {
@@ -32,6 +32,11 @@ pub(crate) struct Volume {
     pub(crate) leaders: u32,
     pub(crate) replicas: u32,
     pub(crate) refused_total: u64,
+    /// A drill runs for so much longer: the free bytes are pretended.
+    pub(crate) drill_ms: Option<u64>,
+    pub(crate) borrowed_bytes: u64,
+    pub(crate) borrow_ms: Option<u64>,
+    pub(crate) reclaim_missing_bytes: u64,
     pub(crate) since_ms: u64,
     pub(crate) marks: Marks,
     /// Age of these figures; absent when the leading controller never heard of the node.
@@ -103,6 +108,10 @@ fn from_facts(spu: u32, facts: &VolumeFacts, known: Option<&VolumeInfo>, age: Op
         leaders: facts.leaders,
         replicas: facts.replicas,
         refused_total: facts.refused_total,
+        drill_ms: some(facts.drill_ms),
+        borrowed_bytes: facts.borrowed_bytes,
+        borrow_ms: some(facts.borrow_ms),
+        reclaim_missing_bytes: facts.reclaim_missing_bytes,
         since_ms: facts.since_ms,
         marks: Marks {
             reclaim_enter_bytes: facts.reclaim_enter_bytes,
@@ -165,6 +174,13 @@ pub(crate) fn why(volume: &Volume) -> String {
     if volume.unknown {
         parts.push("the sensor has no fresh answer".to_owned());
     }
+    if let Some(ms) = volume.drill_ms {
+        parts.push(format!("DRILL for {} more", span(ms)));
+    }
+    if let Some(ms) = volume.borrow_ms {
+        let bytes = plimsoll_host::config::ByteSize(volume.borrowed_bytes);
+        parts.push(format!("mark lowered by {bytes} for {} more", span(ms)));
+    }
     match (&volume.reason, volume.cause) {
         (Some(reason), _) => parts.push(reason.clone()),
         (None, Some(cause)) => parts.push(cause.to_owned()),
@@ -183,16 +199,6 @@ pub(crate) fn why(volume: &Volume) -> String {
         parts.push(format!("full in {}", span(ms)));
     }
     parts.join(", ")
-}
-
-/// A length of time for people, in its greatest unit and the next.
-fn span(ms: u64) -> String {
-    let s = ms / 1000;
-    match s {
-        0..60 => format!("{s} s"),
-        60..3600 => format!("{} min {} s", s / 60, s % 60),
-        _ => format!("{} h {} min", s / 3600, s % 3600 / 60),
-    }
 }
 
 #[cfg(test)]

@@ -127,7 +127,8 @@ impl Node {
     ) -> Result<T, NodeError> {
         let address = self.address()?;
         let connections = &self.client.shared.connections;
-        let volumes = connections.volumes(&address).map_err(|error| self.lost(&address, error.to_string()))?;
+        let volumes =
+            connections.volumes(&address).map_err(|error| self.lost(&address, error.to_string()))?;
         self.answer(&address, ask(volumes)).await
     }
 

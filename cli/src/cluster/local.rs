@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
-use super::files;
+use crate::files;
 use crate::exit::{Code, Failure};
 
 const FILE: &str = "cluster.json";

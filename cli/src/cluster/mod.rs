@@ -1,6 +1,5 @@
 //! `plimsoll cluster`.
 
-mod files;
 mod local;
 mod start;
 mod status;
@@ -11,12 +10,16 @@ use plimsoll_host::Host;
 
 use crate::exit::Outcome;
 
+pub(crate) use status::status_of;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Starts a cluster of processes on this machine, in the background
     Start(start::StartArgs),
     /// Stops it, leaders handed over and data synced
     Stop(stop::StopArgs),
+    /// Says how the cluster is: a verdict, what is wrong, and what to do
+    Health(crate::health::HealthArgs),
     /// Shows controllers, storage nodes and partitions
     Status(status::StatusArgs),
 }
@@ -25,6 +28,7 @@ pub(crate) async fn run(command: ClusterCommand, host: &Host) -> Outcome {
     match command {
         ClusterCommand::Start(args) => start::run(args, host).await,
         ClusterCommand::Stop(args) => stop::run(args, host).await,
+        ClusterCommand::Health(args) => crate::health::cluster_health(args, host).await,
         ClusterCommand::Status(args) => status::run(args, host).await,
     }
 }

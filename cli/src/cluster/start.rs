@@ -11,7 +11,7 @@ use plimsoll_host::config::Span;
 use plimsoll_host::{BindError, Host};
 use plimsoll_proto::v1::SpuState;
 
-use super::files;
+use crate::files;
 use super::local::{DirArgs, Local, Member, Role};
 use crate::connect::CONTROLLERS_DEFAULT;
 use crate::exit::{Code, Failure, Outcome};

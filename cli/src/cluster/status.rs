@@ -1,16 +1,17 @@
 //! `plimsoll cluster status`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use clap::Args;
-use plimsoll_client::ClusterStatusResponse;
+use plimsoll_client::{AdminError, Client, ClusterStatusResponse};
 use plimsoll_host::Host;
 use serde::Serialize;
 
 use super::local::{DirArgs, Local};
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
-use crate::output::{OutputArgs, print, say, table};
+use crate::output::{ShowArgs, print_wide, say, table};
 use crate::volume::{Volume, gauge, volumes_of};
 use crate::words;
 
@@ -24,13 +25,17 @@ pub(crate) struct StatusArgs {
     #[command(flatten)]
     connect: ConnectArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    show: ShowArgs,
 }
 
 #[derive(Serialize)]
 struct Status {
     cluster_id: String,
     leader: Option<u64>,
+    /// The controller that answered does not lead: it may be old.
+    stale: bool,
+    no_quorum: bool,
+    answered_by: Option<u64>,
     term: u64,
     applied_index: u64,
     controllers: Vec<Controller>,
@@ -92,9 +97,27 @@ pub(crate) async fn run(args: StatusArgs, host: &Host) -> Outcome {
         connect.controllers = local.controllers();
         processes = Some(found);
     }
-    let answer = connect.connect(host).await?.admin().cluster_status().await?;
+    let answer = status_of(&connect.connect(host).await?).await?;
     let status = Status { processes, ..Status::from(answer) };
-    print(args.output, &status, show)
+    print_wide(args.show, &status, show)?;
+    if status.no_quorum {
+        let why = "no controller leads; more than half of them must run and reach each other\nstart those that are down; until then leaders stay where they are";
+        return Err(Failure::new(Code::NoConnection, why));
+    }
+    Ok(())
+}
+
+/// How long the leading controller may take before another one is asked for what it knows.
+const LEADER_MAX: Duration = Duration::from_secs(2);
+
+/// What the leading controller says, else what any other knows.
+pub(crate) async fn status_of(client: &Client) -> Result<ClusterStatusResponse, AdminError> {
+    match client.admin().timeout_at_most(LEADER_MAX).cluster_status().await {
+        Err(AdminError::NoController { .. } | AdminError::TimedOut { .. }) => {
+            client.admin().cluster_status_as_known().await
+        }
+        done => done,
+    }
 }
 
 fn look(local: &Local, dir: &Path) -> Vec<Process> {
@@ -131,6 +154,9 @@ impl From<ClusterStatusResponse> for Status {
         Self {
             cluster_id: words::hex(&answer.cluster_id),
             leader: (answer.leader > 0).then_some(answer.leader),
+            stale: answer.stale,
+            no_quorum: answer.no_quorum || answer.leader == 0,
+            answered_by: (answer.answered_by > 0).then_some(answer.answered_by),
             term: answer.term,
             applied_index: answer.applied_index,
             controllers: controllers.collect(),
@@ -145,26 +171,37 @@ impl From<ClusterStatusResponse> for Status {
     }
 }
 
-fn show(status: &Status) -> String {
+fn show(status: &Status, wide: bool) -> String {
     let leader = match status.leader {
         Some(leader) => format!("controller {leader} leads in term {}", status.term),
         None => "no controller leads".to_owned(),
     };
     let mut text =
-        format!("cluster {}: {leader}, entry {} applied\n\n", status.cluster_id, status.applied_index);
+        format!("cluster {}: {leader}, entry {} applied\n", status.cluster_id, status.applied_index);
+    if status.stale {
+        let who = status.answered_by.map_or_else(|| "a controller".to_owned(), |id| format!("controller {id}"));
+        text.push_str(&format!("as {who} knows it, which does not lead: it may be old\n"));
+    }
+    text.push('\n');
     let rows: Vec<Vec<String>> = status
         .controllers
         .iter()
         .map(|controller| {
             let state = match (controller.leader, controller.reachable) {
                 (true, _) => "leads",
+                (false, _) if status.leader.is_none() => "unknown",
                 (false, true) => "follows",
                 (false, false) => "not heard of",
             };
-            vec![controller.id.to_string(), controller.address.clone(), state.to_owned()]
+            let mut row = vec![controller.id.to_string(), controller.address.clone(), state.to_owned()];
+            if wide {
+                row.push(controller.applied_index.to_string());
+            }
+            row
         })
         .collect();
-    text.push_str(&table(&["controller", "address", "state"], &rows));
+    let header = ["controller", "address", "state", "applied"];
+    text.push_str(&table(if wide { &header } else { &header[..3] }, &rows));
     text.push('\n');
     let mut rows = Vec::new();
     for spu in &status.spus {

@@ -111,3 +111,49 @@ fn it_never_opens_as_plenty_on_an_impossible_sample() {
     let sensor = Sensor::open(SensorSettings::default(), sample(101 * MB), own(), at(0)).unwrap();
     assert_eq!(sensor.view().level, DiskLevel::Reclaim);
 }
+
+#[test]
+fn a_drill_walks_the_levels_there_and_back_and_deletes_nothing() {
+    let mut sensor = sensor(80 * MB);
+    let until = at(5000);
+    sensor.drill(Some(Drill { free_bytes: 2 * MB, until }));
+    let commands = sensor.observe(Observation::Sample(sample(80 * MB)), own(), at(1000));
+    assert!(commands.iter().any(|command| matches!(command, Command::Changed(_))), "{commands:?}");
+    assert!(!commands.iter().any(|command| matches!(command, Command::Reclaim { .. })), "{commands:?}");
+    assert_eq!((sensor.view().level, sensor.view().facts.free_bytes), (DiskLevel::ReadOnly, 2 * MB));
+    // It ends by itself, and the volume recovers the way it always does.
+    let commands = sensor.observe(Observation::Sample(sample(80 * MB)), own(), until);
+    let attempt = commands.iter().find_map(|command| match command {
+        Command::RunCanary(canary) => Some(canary.attempt),
+        _ => None,
+    });
+    sensor.canary_done(attempt.unwrap(), &Ok(()), until + at(1));
+    assert_eq!((sensor.view().level, sensor.running()), (DiskLevel::Normal, None));
+}
+
+#[test]
+fn a_drill_ends_when_it_becomes_earnest() {
+    let mut sensor = sensor(80 * MB);
+    sensor.drill(Some(Drill { free_bytes: 13 * MB, until: at(60_000) }));
+    sensor.observe(Observation::Sample(sample(80 * MB)), own(), at(1000));
+    assert_eq!(sensor.view().level, DiskLevel::Reclaim);
+    let commands = sensor.observe(Observation::Sample(sample(12 * MB)), own(), at(2000));
+    assert!(commands.iter().any(|command| matches!(command, Command::Reclaim { .. })), "{commands:?}");
+    assert_eq!(sensor.running(), None);
+    assert_eq!(sensor.view().facts.free_bytes, 12 * MB);
+}
+
+#[test]
+fn a_borrowed_mark_comes_back_by_itself() {
+    let mut sensor = sensor(80 * MB);
+    sensor.borrow(Some(Borrowed { bytes: 3 * MB, until: at(10_000) }));
+    assert_eq!(sensor.marks().bytes(DiskLevel::ReadOnly).enter, 2 * MB);
+    sensor.observe(Observation::Sample(sample(3 * MB)), own(), at(1000));
+    assert_eq!(sensor.view().level, DiskLevel::Throttle, "writable below the configured mark");
+    // A change of the volume's shape keeps what is lent.
+    sensor.observe(Observation::Sample(sample(3 * MB)), OwnUse { active_replicas: 2, ..own() }, at(1100));
+    assert_eq!(sensor.marks().bytes(DiskLevel::ReadOnly).enter, 2 * MB);
+    sensor.observe(Observation::Sample(sample(3 * MB)), own(), at(10_000));
+    assert_eq!(sensor.marks().bytes(DiskLevel::ReadOnly).enter, 5 * MB);
+    assert_eq!((sensor.view().level, sensor.borrowed()), (DiskLevel::ReadOnly, None));
+}
