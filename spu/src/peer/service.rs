@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use plimsoll_host::{ChannelOptions, Host, Probe, Task};
+use plimsoll_proto::ids::{PartitionId, TopicId};
 use plimsoll_proto::v1::peer_client::PeerClient;
 use plimsoll_proto::v1::{self, peer_server::Peer};
 use tokio::sync::{mpsc, watch};
@@ -48,6 +49,19 @@ impl Peer for PeerService {
         let serve = serve_follower(self.host.clone(), self.node.clone(), request.into_inner(), responses);
         self.host.tasks.spawn("peer stream", serve).detach();
         Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
+    }
+
+    async fn standing(
+        &self,
+        request: Request<v1::StandingRequest>,
+    ) -> Result<Response<v1::StandingResponse>, Status> {
+        let request = request.into_inner();
+        self.node.check_cluster(&request.cluster_id)?;
+        let topic_id = TopicId::from_slice(&request.topic_id).map_err(|error| {
+            v1::ErrorDetail::not_written(v1::Reason::InvalidArgument, error.to_string())
+        })?;
+        let partition = PartitionId { topic_id, index: request.partition };
+        Ok(Response::new(self.node.standing(&partition).await?))
     }
 
     async fn ping(&self, request: Request<v1::PingRequest>) -> Result<Response<v1::PingResponse>, Status> {

@@ -14,6 +14,9 @@ pub struct Follower {
     pub epoch: LeaderEpoch,
     /// Why it stopped, if it did. Only another leader epoch starts it again.
     pub stopped: Option<StopReason>,
+    /// Leader epoch of the last election that may have lost committed records; 0 without one. A log from before
+    /// it may be cut below its high watermark.
+    pub lossy_epoch: LeaderEpoch,
 }
 
 /// Why a follower takes nothing more from its leader.
@@ -83,7 +86,13 @@ pub struct Asked {
 impl Follower {
     /// Starts to follow.
     pub fn new(leader: SpuId, epoch: LeaderEpoch) -> Self {
-        Self { leader, epoch, stopped: None }
+        Self { leader, epoch, stopped: None, lossy_epoch: LeaderEpoch(0) }
+    }
+
+    /// Tells of the last election that may have lost committed records.
+    #[must_use]
+    pub fn after_loss(self, lossy_epoch: LeaderEpoch) -> Self {
+        Self { lossy_epoch, ..self }
     }
 
     /// What an answer asks for. `lookup` gives the own [`EpochEnd`] for an epoch.
@@ -132,7 +141,9 @@ impl Follower {
     }
 
     fn cut(&mut self, own: OwnLog, to: Offset) -> FollowerStep {
-        if to < own.high_watermark {
+        // The committed metadata says that records may be lost, and this log does not go on from after that.
+        let may_lose = own.last_epoch.is_some_and(|last| last < self.lossy_epoch);
+        if to < own.high_watermark && !may_lose {
             let reason = StopReason::CutBelowHighWatermark { to, high_watermark: own.high_watermark };
             self.stopped = Some(reason.clone());
             return FollowerStep::Stop(reason);
@@ -206,6 +217,17 @@ mod tests {
         let more = LeaderAnswer::Batches(Bytes::from_static(b"x"));
         assert_eq!(follower.on_answer(own(0, 9, 20), asked, more, at(0), lookup), None);
         assert!(follower.after_append(own(0, 9, 20), at(20), at(0)).is_empty());
+    }
+
+    #[test]
+    fn an_election_that_lost_records_lets_older_logs_be_cut_below_their_high_watermark() {
+        for (lossy_epoch, cut) in [(0, false), (4, false), (5, true)] {
+            let mut follower = Follower::new(SpuId(1), LeaderEpoch(6)).after_loss(LeaderEpoch(lossy_epoch));
+            let answer = LeaderAnswer::Diverging(EpochEnd { epoch: LeaderEpoch(2), end: at(8) });
+            let asked = Asked { log_end: at(20), ..ASKED };
+            let step = follower.on_answer(own(0, 9, 20), asked, answer, at(0), lookup);
+            assert_eq!(step == Some(FollowerStep::TruncateTail(at(8))), cut, "{lossy_epoch}: {step:?}");
+        }
     }
 
     #[test]

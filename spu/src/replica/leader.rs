@@ -225,8 +225,8 @@ impl Leader {
         })
     }
 
-    /// Whether what the high watermark has reached may be acknowledged as replicated: the committed set is
-    /// large enough.
+    /// Whether the committed set is large enough: below its minimum the high watermark stands still, and what it has
+    /// reached is not acknowledged as replicated.
     pub fn acknowledges(&self) -> bool {
         self.term.in_sync.len() >= self.term.min_in_sync
     }
@@ -354,8 +354,12 @@ impl Leader {
         if self.term.flush_ack { ends.durable_end } else { ends.log_end }
     }
 
-    /// Moves the high watermark to what the committed set and a proposed one have, never back.
+    /// Moves the high watermark to what the committed set and a proposed one have, never back. A set below its
+    /// minimum commits nothing: those who left it stay eligible as leaders on that ground.
     fn advance(&mut self) -> bool {
+        if !self.acknowledges() {
+            return false;
+        }
         let proposed = self.proposed.iter().flat_map(|p| &p.proposal.in_sync);
         let ends = self.term.in_sync.iter().chain(proposed).map(|spu| {
             if *spu == self.term.me {

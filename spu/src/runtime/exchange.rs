@@ -204,6 +204,35 @@ impl NodeHandle {
         self.ask(door, Work::Positions { leader: following.leader, reply }, answer, Duration::ZERO).await
     }
 
+    /// Where the replica of a partition stands here, whatever its role.
+    ///
+    /// # Errors
+    /// VOLUME_FAILED when the volume is stuck, SHUTTING_DOWN.
+    pub async fn standing(&self, partition: &PartitionId) -> Result<v1::StandingResponse, ErrorDetail> {
+        let (spu, incarnation) = self.identity();
+        let volume = self.shared().routes.borrow().by_partition.get(partition).copied();
+        let held = match volume.and_then(|volume| self.doors().get(&volume)) {
+            Some(door) => {
+                let (reply, answer) = oneshot::channel();
+                let work = Work::Standing { partition: *partition, reply };
+                self.ask(door, work, answer, Duration::ZERO).await?
+            }
+            None => None,
+        };
+        let standing = held.unwrap_or_default();
+        Ok(v1::StandingResponse { spu_id: spu.0, incarnation: incarnation.0, ..standing })
+    }
+
+    /// The controllers accepted a registration that named the replicas without their page cache: from here on it
+    /// is they who remember. A queue that is full leaves it to the next registration.
+    pub fn loss_told(&self) {
+        for door in self.doors().values() {
+            if door.work.try_send(Work::LossTold).is_err() {
+                tracing::debug!(volume = %door.place.path, "the loss of a page cache stays to be told");
+            }
+        }
+    }
+
     /// Hands a leader's answers to the positions that were `asked` to the replicas of a volume; returns when
     /// they are in their logs, however long that takes.
     pub async fn replicated(

@@ -218,7 +218,7 @@ impl Worker {
 
     /// Epoch of the last record; `None` for an empty log. A former leader may have noted epochs in which it
     /// never wrote: they say nothing about the log.
-    fn last_record_epoch(&self, partition: &PartitionId, log: &LogView) -> Option<LeaderEpoch> {
+    pub(super) fn last_record_epoch(&self, partition: &PartitionId, log: &LogView) -> Option<LeaderEpoch> {
         let mut last = log.last_epoch.filter(|_| log.log_start < log.log_end)?;
         while let Some(before) = last.0.checked_sub(1).map(LeaderEpoch) {
             match self.volume.epoch_end(partition, before) {
@@ -227,6 +227,31 @@ impl Worker {
             }
         }
         Some(last)
+    }
+
+    /// What a controller asks before an election that may lose records.
+    pub(super) fn standing(&self, partition: &PartitionId) -> Option<v1::StandingResponse> {
+        let log = self.volume.log(partition)?;
+        let high_watermark = match self.replicas.get(partition).map(|replica| &replica.role) {
+            Some(Role::Leads(leader)) => leader.high_watermark(),
+            Some(Role::Idle | Role::Follows(_)) | None => log.high_watermark,
+        };
+        Some(v1::StandingResponse {
+            held: true,
+            last_epoch: self.last_record_epoch(partition, &log).map_or(0, |epoch| epoch.0),
+            log_start: log.log_start.get(),
+            log_end: log.log_end.get(),
+            durable_end: log.durable_end.get(),
+            high_watermark: high_watermark.get(),
+            cache_lost: self.is_uncertain(partition),
+            ..v1::StandingResponse::default()
+        })
+    }
+
+    /// Whether the replica may have lost records that it had: with its page cache, or by a failed sync.
+    pub(super) fn is_uncertain(&self, partition: &PartitionId) -> bool {
+        let sync_failed = || self.volume.log(partition).is_some_and(|log| log.sync_failed);
+        self.failed || self.cache_lost.contains(partition) || sync_failed()
     }
 
     fn own_log(&self, partition: &PartitionId) -> Option<OwnLog> {

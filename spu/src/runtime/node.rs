@@ -287,7 +287,7 @@ impl Plan {
             pulse: pulse.clone(),
         };
         // Which of them flush on acknowledgement is known only with the metadata; see `Worker::reconcile`.
-        let cache_lost: BTreeSet<PartitionId> = if opened.recovery.page_cache_lost {
+        let cache_lost: BTreeSet<PartitionId> = if opened.recovery.loss_untold {
             partitions.iter().copied().collect()
         } else {
             BTreeSet::new()

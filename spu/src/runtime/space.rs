@@ -232,13 +232,15 @@ impl Worker {
     fn reports(&self) -> Vec<v1::ReplicaReport> {
         let report = |partition: &plimsoll_proto::ids::PartitionId| {
             let log = self.volume.log(partition)?;
+            // Above the durable end nothing counts once a sync failed.
+            let log_end = if log.sync_failed { log.durable_end } else { log.log_end };
             Some(v1::ReplicaReport {
                 topic_id: partition.topic_id.to_bytes(),
                 partition: partition.index,
-                last_epoch: log.last_epoch.map_or(0, |epoch| epoch.0),
-                log_end: log.log_end.get(),
-                high_watermark: log.high_watermark.get(),
-                cache_lost: self.cache_lost.contains(partition),
+                last_epoch: self.last_record_epoch(partition, &log).map_or(0, |epoch| epoch.0),
+                log_end: log_end.get(),
+                high_watermark: log.high_watermark.min(log_end).get(),
+                cache_lost: self.is_uncertain(partition),
             })
         };
         self.volume.partitions().iter().filter_map(report).collect()

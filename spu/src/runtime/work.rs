@@ -48,6 +48,11 @@ pub(super) enum Work {
         leader: SpuId,
         reply: oneshot::Sender<Vec<v1::ReplicaPosition>>,
     },
+    /// Where one replica stands; `None` when it is not here.
+    Standing {
+        partition: PartitionId,
+        reply: oneshot::Sender<Option<v1::StandingResponse>>,
+    },
     /// `leader` answered.
     Replicated {
         leader: SpuId,
@@ -57,6 +62,8 @@ pub(super) enum Work {
     },
     /// What an operator orders.
     Order(super::orders::Order),
+    /// A registration that named the replicas without their page cache was accepted.
+    LossTold,
     /// Sync, write the clean mark, end.
     Stop {
         reply: oneshot::Sender<()>,

@@ -166,11 +166,13 @@ impl Worker {
             }
             Work::Replicate(work) => self.on_replicate(work),
             Work::Positions { leader, reply } => drop(reply.send(self.positions(leader))),
+            Work::Standing { partition, reply } => drop(reply.send(self.standing(&partition))),
             Work::Replicated { leader, asked, answers, reply } => {
                 self.on_replicated(leader, &asked, answers);
                 let _ = reply.send(());
             }
             Work::Order(order) => self.on_order(order),
+            Work::LossTold => self.volume.loss_told(),
             Work::Stop { reply } => return Some(reply),
         }
         None

@@ -1,7 +1,8 @@
 //! Whose directory this is, and how the last run ended.
 //!
 //! The file `volume` (two slots, see `log::slots`): cluster id 16, SPU id 4, volume id 16, end of the last run 1
-//! (0 = under way or broken off, 1 = clean, 2 = the device failed), mount id 8, boot id as text. All integers are
+//! (0 = under way or broken off, 1 = clean, 2 = the device failed; 16 more when a loss of the page cache is still to be
+//! told), mount id 8, boot id as text. All integers are
 //! big-endian.
 
 use bytes::{Buf, BufMut};
@@ -17,6 +18,8 @@ const FILE: &str = "volume";
 const BOOT_ID_BYTES_MAX: usize = 256;
 const CLEAN: u8 = 1;
 const FAILED: u8 = 2;
+/// Added to the end of the last run.
+const LOSS_UNTOLD: u8 = 16;
 
 /// Whose directory it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,9 @@ pub(super) struct RunState {
     pub(super) clean: bool,
     /// The device failed, in the last run or before, and logs hold records that no sync covers since.
     pub(super) failed: bool,
+    /// A loss of the page cache was found, in the last run or before, and the owner has not said since that those
+    /// who decide about the replicas know of it.
+    pub(super) loss_untold: bool,
     /// Where the last run was.
     pub(super) mount: MountIdentity,
 }
@@ -55,7 +61,8 @@ impl RunState {
         out.put_slice(&self.identity.cluster_id.0);
         out.put_u32(self.identity.spu_id.0);
         out.put_slice(&self.identity.volume_id.0);
-        out.put_u8(if self.failed { FAILED } else { u8::from(self.clean) });
+        let untold = if self.loss_untold { LOSS_UNTOLD } else { 0 };
+        out.put_u8(untold + if self.failed { FAILED } else { u8::from(self.clean) });
         out.put_u64(self.mount.mount_id);
         let boot = self.mount.boot_id.as_bytes();
         out.put_slice(&boot[..boot.len().min(BOOT_ID_BYTES_MAX)]);
@@ -70,12 +77,14 @@ impl RunState {
         let spu_id = SpuId(from.try_get_u32().ok()?);
         from.try_copy_to_slice(&mut volume).ok()?;
         let end = from.try_get_u8().ok()?;
+        let (end, loss_untold) = (end & !LOSS_UNTOLD, end & LOSS_UNTOLD != 0);
         let mount_id = from.try_get_u64().ok()?;
         let boot_id = std::str::from_utf8(from).ok()?.to_owned();
         Some(Self {
             identity: VolumeIdentity { cluster_id: ClusterId(cluster), spu_id, volume_id: VolumeId(volume) },
             clean: end == CLEAN,
             failed: end == FAILED,
+            loss_untold,
             mount: MountIdentity { boot_id, mount_id },
         })
     }

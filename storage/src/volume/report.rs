@@ -66,6 +66,9 @@ pub struct OpenReport {
     /// The machine or the mount is another one than at the last run, and that run did not end in order:
     /// logs without `flush = ack` may have lost acknowledged records.
     pub page_cache_lost: bool,
+    /// This open or an earlier one found the page cache lost, and [`super::Volume::loss_told`] was not called since:
+    /// a start that could not tell anybody must not make the loss forgotten.
+    pub loss_untold: bool,
     /// The device failed in the last run: what no sync covers counts as lost with the page cache, and is written
     /// anew before a sync covers it.
     pub device_failed: bool,

@@ -165,6 +165,24 @@ fn a_lost_page_cache_is_told_from_a_killed_process() {
     assert!(report.clean && !report.page_cache_lost);
 }
 
+#[test]
+fn a_loss_is_told_by_every_start_until_somebody_knows() {
+    let (disk, _) = filled(10);
+    drop(open(shared(&disk), NOW));
+    disk.power_loss(PowerLoss::LosesAllUnsynced);
+    for how in ["killed", "closed in order", "killed"] {
+        let (volume, report) = open(shared(&disk), NOW);
+        assert!(report.loss_untold, "before the run that was {how}");
+        if how == "killed" { drop(volume) } else { volume.close(WALL_MS).unwrap() }
+    }
+    let (mut volume, report) = open(shared(&disk), NOW);
+    assert!(report.loss_untold && !report.page_cache_lost);
+    volume.loss_told();
+    volume.tick(NOW, WALL_MS, &crate::volume::ReplicaGuards::new());
+    drop(volume);
+    assert!(!open(shared(&disk), NOW).1.loss_untold);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
