@@ -11,7 +11,7 @@ use futures::stream::FuturesUnordered;
 
 /// Pause before the next address is tried beside the ones under way (RFC 8305 section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// For all tries together.
+/// For finding the addresses and all tries together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
 /// Orders addresses so that families alternate, `first_v6` saying which comes first.
@@ -34,28 +34,30 @@ where
     F: Fn(SocketAddr) -> Fut,
     Fut: Future<Output = io::Result<T>>,
 {
-    let tries = async {
-        let mut waiting = addresses.into_iter();
-        let mut running = FuturesUnordered::new();
-        let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        loop {
-            match waiting.next() {
-                Some(address) => running.push(connect(address)),
-                None if running.is_empty() => return Err(failure),
-                None => {}
-            }
-            let more = waiting.len() > 0;
-            tokio::select! {
-                biased;
-                Some(result) = running.next() => match result {
-                    Ok(connection) => return Ok(connection),
-                    Err(error) => failure = error,
-                },
-                () = tokio::time::sleep(ATTEMPT_DELAY), if more => {}
-            }
+    let mut waiting = addresses.into_iter();
+    let mut running = FuturesUnordered::new();
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    loop {
+        match waiting.next() {
+            Some(address) => running.push(connect(address)),
+            None if running.is_empty() => return Err(failure),
+            None => {}
         }
-    };
-    tokio::time::timeout(CONNECT_LIMIT, tries)
+        let more = waiting.len() > 0;
+        tokio::select! {
+            biased;
+            Some(result) = running.next() => match result {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failure = error,
+            },
+            () = tokio::time::sleep(ATTEMPT_DELAY), if more => {}
+        }
+    }
+}
+
+/// Ends what takes longer than any connection may.
+pub(super) async fn in_time<T>(connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(CONNECT_LIMIT, connecting)
         .await
         .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no address answered within 3 s")))
 }
@@ -95,7 +97,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nothing_that_answers_ends_after_three_seconds() {
-        let result = race(vec![v4(1), v6(1)], |_| std::future::pending::<io::Result<()>>()).await;
+        let result = in_time(race(vec![v4(1), v6(1)], |_| std::future::pending::<io::Result<()>>())).await;
         assert_eq!(result.expect_err("nobody answers").kind(), io::ErrorKind::TimedOut);
         let none = race(Vec::new(), |_| std::future::pending::<io::Result<()>>()).await;
         assert_eq!(none.expect_err("no address").kind(), io::ErrorKind::NotFound);

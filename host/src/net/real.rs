@@ -1,39 +1,61 @@
 //! The operating system's network.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Accept, Io, NetFuture, Provider, happy_eyeballs};
 
-/// TCP over the operating system. Remembers which address family answered first last time.
-#[derive(Debug)]
+/// Hosts whose address family is remembered; when there are more, all are forgotten.
+const FAMILIES_MAX: usize = 1024;
+
+/// TCP over the operating system.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Real {
-    prefer_v6: Arc<AtomicBool>,
+    /// Whether IPv6 answered first last time, by host.
+    v6_first: Arc<Mutex<BTreeMap<String, bool>>>,
 }
 
-impl Default for Real {
-    fn default() -> Self {
-        Self { prefer_v6: Arc::new(AtomicBool::new(true)) }
+impl Real {
+    /// Connects to whichever address of `host` answers first.
+    async fn connect_any(&self, host: &str, addresses: Vec<SocketAddr>) -> io::Result<Io> {
+        let both = addresses.iter().any(SocketAddr::is_ipv4) && addresses.iter().any(SocketAddr::is_ipv6);
+        let order = happy_eyeballs::interleave(addresses, self.v6_first(host));
+        let (stream, peer) = happy_eyeballs::race(order, dial).await?;
+        if both {
+            self.remember(host, peer.is_ipv6());
+        }
+        Ok(Io::new(stream, Some(peer)))
+    }
+
+    /// IPv6 comes first until it was slower once (RFC 8305 section 4).
+    fn v6_first(&self, host: &str) -> bool {
+        self.v6_first.lock().unwrap_or_else(PoisonError::into_inner).get(host).copied().unwrap_or(true)
+    }
+
+    fn remember(&self, host: &str, v6: bool) {
+        let mut known = self.v6_first.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= FAMILIES_MAX {
+            known.clear();
+        }
+        known.insert(host.to_owned(), v6);
     }
 }
 
 impl Provider for Real {
     fn connect(&self, host: String, port: u16) -> NetFuture<io::Result<Io>> {
-        let prefer_v6 = Arc::clone(&self.prefer_v6);
+        let this = self.clone();
         Box::pin(async move {
-            let resolved: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), port)).await?.collect();
-            let order = happy_eyeballs::interleave(resolved, prefer_v6.load(Ordering::Relaxed));
-            let both = order.iter().any(SocketAddr::is_ipv4) && order.iter().any(SocketAddr::is_ipv6);
-            let (stream, peer) = happy_eyeballs::race(order, dial).await?;
-            if both {
-                prefer_v6.store(peer.is_ipv6(), Ordering::Relaxed);
-            }
-            Ok(Io::new(stream, Some(peer)))
+            happy_eyeballs::in_time(async {
+                // Anew each time: a name may have moved since the last connection.
+                let resolved = tokio::net::lookup_host((host.as_str(), port)).await?.collect();
+                this.connect_any(&host, resolved).await
+            })
+            .await
         })
     }
 
@@ -70,5 +92,88 @@ impl Accept for RealListener {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::StreamExt as _;
+    use futures::stream::FuturesUnordered;
+    use tokio::net::TcpSocket;
+
+    use super::*;
+    use crate::Clock;
+
+    /// An address that leads nowhere: its accept queue is full, so the kernel drops every further SYN, as a router
+    /// without a way does.
+    struct BlackHole {
+        address: SocketAddr,
+        _listener: TcpListener,
+        _queued: Vec<TcpStream>,
+    }
+
+    impl BlackHole {
+        /// `None` on a machine without IPv6.
+        async fn open() -> Option<Self> {
+            let socket = TcpSocket::new_v6().ok()?;
+            socket.bind(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0))).ok()?;
+            let listener = socket.listen(1).ok()?;
+            let address = listener.local_addr().ok()?;
+            let mut queued = Vec::new();
+            loop {
+                let one = TcpSocket::new_v6().ok()?.connect(address);
+                match Clock::real().timeout(Duration::from_millis(200), one).await {
+                    Ok(connected) => queued.push(connected.ok()?),
+                    Err(_) => return Some(Self { address, _listener: listener, _queued: queued }),
+                }
+            }
+        }
+    }
+
+    /// How long each of so many connections took, sorted.
+    async fn times(count: usize, connect: impl AsyncFn() -> io::Result<Io>) -> Vec<Duration> {
+        let clock = Clock::real();
+        let timed = || async {
+            let began = clock.now();
+            connect().await.expect("IPv4 answers");
+            clock.now().saturating_sub(began)
+        };
+        let mut times: Vec<_> = (0..count).map(|_| timed()).collect::<FuturesUnordered<_>>().collect().await;
+        times.sort_unstable();
+        times
+    }
+
+    #[tokio::test]
+    async fn an_aaaa_that_leads_nowhere_costs_little_once_and_nothing_again() {
+        let Some(hole) = BlackHole::open().await else {
+            println!("SKIPPED an_aaaa_that_leads_nowhere: no IPv6 on the loopback interface");
+            return;
+        };
+        let listener = listen("127.0.0.1:0").await.expect("a free port");
+        let addresses = vec![hole.address, listener.local_addr().expect("bound")];
+
+        // Nothing is remembered: every one of them waits for IPv6 first.
+        let fresh = times(100, async || Real::default().connect_any("node", addresses.clone()).await).await;
+        assert!(fresh[0] >= Duration::from_millis(240), "the hole is none: {:?}", fresh[0]);
+        assert!(fresh[98] <= Duration::from_millis(400), "p99 {:?}", fresh[98]);
+
+        // The family that worked comes first from then on, for this host only.
+        let real = Real::default();
+        times(1, async || real.connect_any("node", addresses.clone()).await).await;
+        assert!(!real.v6_first("node") && real.v6_first("another"));
+        let known = times(20, async || real.connect_any("node", addresses.clone()).await).await;
+        assert!(known[18] < Duration::from_millis(200), "{known:?}");
+    }
+
+    #[tokio::test]
+    async fn the_family_that_worked_is_forgotten_rather_than_kept_without_bound() {
+        let real = Real::default();
+        for host in 0..=FAMILIES_MAX {
+            real.remember(&host.to_string(), false);
+        }
+        assert!(real.v6_first("0"), "forgotten");
+        assert!(!real.v6_first(&FAMILIES_MAX.to_string()));
     }
 }
