@@ -32,7 +32,11 @@ pub(crate) fn man(args: &ManArgs, mut command: Command) -> Outcome {
     command.build();
     let Some(dir) = &args.dir else { return write_out(&page(&command)?) };
     let written = pages(&command, dir)?;
-    say(format!("wrote {written} pages to {}; read one with `man {}/plimsoll.1`", dir.display(), dir.display()));
+    say(format!(
+        "wrote {written} pages to {}; read one with `man {}/plimsoll.1`",
+        dir.display(),
+        dir.display()
+    ));
     Ok(())
 }
 

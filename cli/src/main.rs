@@ -13,10 +13,12 @@ mod events;
 mod exit;
 mod files;
 mod health;
+mod latency;
 mod moves;
 mod output;
 mod produce;
 mod profile;
+mod retention;
 mod server;
 mod spu;
 mod topic;
@@ -70,6 +72,9 @@ enum Command {
     Disk(disk::DiskArgs),
     /// Shows what the cluster committed about itself
     Events(events::EventsArgs),
+    /// Shows and changes what topics keep
+    #[command(subcommand)]
+    Retention(retention::RetentionCommand),
     /// Explains and mutes what `cluster health` says
     #[command(subcommand)]
     Health(health::HealthCommand),
@@ -149,6 +154,7 @@ async fn once(command: Command, host: &Host) -> Outcome {
         Command::Consume(args) => consume::run(args, host).await,
         Command::Disk(args) => disk::run(args, host).await,
         Command::Events(args) => events::run(args, host).await,
+        Command::Retention(command) => retention::run(command, host).await,
         Command::Health(command) => health::run(command, host),
         Command::Profile(command) => profile::run(command),
         Command::Completion(args) => completion::completion(&args, Arguments::command()),

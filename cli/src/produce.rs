@@ -1,35 +1,69 @@
-//! `plimsoll produce`: one record for each line of standard input.
+//! `plimsoll produce`: one record for each line of standard input or of a file.
 
-use std::collections::{BTreeMap, VecDeque};
+mod input;
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use plimsoll_client::{Acks, Compression, Delivery, OnFull, ProduceError, Producer, ProducerEvent, Record};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use plimsoll_client::{Acks, Compression, Delivery, OnFull, ProduceError, Producer, ProducerEvent};
 use plimsoll_host::Host;
 use plimsoll_host::config::{ByteSize, Span};
 use serde::Serialize;
-use tokio::io::AsyncBufReadExt as _;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
 
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
-use crate::output::{Format, OutputArgs, print, say};
+use crate::latency::{Latencies, shown};
+use crate::output::{OutputArgs, print, say};
+use input::{Input, Shape};
 
 /// Deliveries looked after at once.
 const DELIVERIES_MAX: usize = 100_000;
-/// Longest line.
-const LINE_BYTES_MAX: u64 = 64 << 20;
+/// How often progress is told on a terminal.
+const PROGRESS: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 pub(crate) struct ProduceArgs {
     topic: String,
+    /// Reads this file instead of standard input
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// What a line is
+    #[arg(long, value_enum, default_value_t)]
+    format: Shape,
     /// Takes what stands in front of the first separator of a line as the key
     #[arg(long, value_name = "TEXT")]
     key_separator: Option<String>,
+    /// Gives every record this header; repeat it for more
+    #[arg(long = "header", value_name = "KEY=VALUE", value_parser = input::header)]
+    headers: Vec<(String, String)>,
     /// Sends everything to this partition
     #[arg(long)]
     partition: Option<u32>,
+    #[command(flatten)]
+    settings: ProducerArgs,
+    /// Records a second at most
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// Says nothing of progress, also on a terminal
+    #[arg(long)]
+    quiet: bool,
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Settings of a producer, for `produce` and `bench`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ProducerArgs {
     /// When a record counts as delivered
     #[arg(long, value_enum, default_value_t)]
     acks: AcksArg,
@@ -51,13 +85,6 @@ pub(crate) struct ProduceArgs {
     /// How long a record may take until it is acknowledged, retries included
     #[arg(long, default_value = "120s")]
     deadline: Span,
-    /// Records a second at most
-    #[arg(long)]
-    rate: Option<u64>,
-    #[command(flatten)]
-    connect: ConnectArgs,
-    #[command(flatten)]
-    output: OutputArgs,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -86,116 +113,213 @@ fn compression(name: &str) -> Result<Compression, String> {
     Compression::from_name(name).ok_or_else(|| "one of none, gzip, snappy, lz4, zstd".to_owned())
 }
 
+impl ProducerArgs {
+    /// Builds a producer of `topic` with these settings.
+    pub(crate) async fn build(
+        &self,
+        client: &plimsoll_client::Client,
+        topic: &str,
+    ) -> Result<Producer, ProduceError> {
+        client
+            .producer(topic)
+            .acks(match self.acks {
+                AcksArg::All => Acks::All,
+                AcksArg::Leader => Acks::Leader,
+                AcksArg::None => Acks::None,
+            })
+            .on_full(match self.on_full {
+                OnFullArg::Reroute => OnFull::Reroute,
+                OnFullArg::Wait => OnFull::Wait,
+                OnFullArg::Fail => OnFull::Fail,
+            })
+            .idempotent(!self.no_idempotence && !matches!(self.acks, AcksArg::None))
+            .compression(self.compression)
+            .linger(self.linger.0)
+            .batch_bytes(usize::try_from(self.batch_bytes.0).unwrap_or(usize::MAX))
+            .deadline(self.deadline.0)
+            .build()
+            .await
+    }
+}
+
+/// What became of everything that was sent.
 #[derive(Serialize)]
-struct Summary {
+pub(crate) struct Summary {
     acked: u64,
     failed: u64,
     refused: u64,
     refused_by_reason: BTreeMap<&'static str, u64>,
     rerouted: u64,
     duplicates: u64,
+    acked_bytes: u64,
     elapsed_ms: u64,
     records_per_s: u64,
+    /// From handing a record over to its acknowledgement.
+    latency_p50_us: Option<u64>,
+    latency_p99_us: Option<u64>,
+    latency_max_us: Option<u64>,
     first_error: Option<String>,
 }
 
-/// Awaits deliveries in order and counts what became of them.
+/// Counts deliveries as they come.
 #[derive(Default)]
-struct Deliveries {
-    waiting: VecDeque<Delivery>,
+struct Tally {
     acked: u64,
     failed: u64,
     first_error: Option<ProduceError>,
+    latencies: Latencies,
+}
+
+/// Follows what was sent; [`Deliveries::end`] waits for the rest.
+pub(crate) struct Deliveries {
+    sent: mpsc::Sender<(Delivery, Duration)>,
+    tally: Arc<Mutex<Tally>>,
+    task: plimsoll_host::Task,
+    host: Host,
 }
 
 impl Deliveries {
-    async fn push(&mut self, delivery: Delivery) {
-        self.waiting.push_back(delivery);
-        if self.waiting.len() >= DELIVERIES_MAX {
-            self.settle(DELIVERIES_MAX / 2).await;
-        }
+    pub(crate) fn start(host: &Host) -> Self {
+        let (sent, mut deliveries) = mpsc::channel::<(Delivery, Duration)>(1024);
+        let tally = Arc::new(Mutex::new(Tally::default()));
+        let (counts, clock) = (Arc::clone(&tally), host.clock.clone());
+        let settle = async move {
+            let mut open = FuturesUnordered::new();
+            let mut more = true;
+            while more || !open.is_empty() {
+                tokio::select! {
+                    sent = deliveries.recv(), if more && open.len() < DELIVERIES_MAX => match sent {
+                        Some((delivery, at)) => open.push(async move { (delivery.await, at) }),
+                        None => more = false,
+                    },
+                    Some((done, at)) = open.next(), if !open.is_empty() => {
+                        let mut tally = counts.lock().unwrap_or_else(PoisonError::into_inner);
+                        match done {
+                            Ok(_) => {
+                                tally.acked += 1;
+                                tally.latencies.record(clock.now().saturating_sub(at));
+                            }
+                            Err(error) => {
+                                tally.failed += 1;
+                                tally.first_error.get_or_insert(error);
+                            }
+                        }
+                    }
+                }
+            }
+        };
+        let task = host.tasks.spawn("deliveries", settle);
+        Self { sent, tally, task, host: host.clone() }
     }
 
-    /// Waits until at most `rest` are open.
-    async fn settle(&mut self, rest: usize) {
-        while self.waiting.len() > rest {
-            let Some(delivery) = self.waiting.pop_front() else { return };
-            match delivery.await {
-                Ok(_) => self.acked += 1,
-                Err(error) => self.failed(error),
+    /// Sends one record; a refusal of the SDK counts as a failure and is given back.
+    pub(crate) async fn send(
+        &self,
+        producer: &Producer,
+        record: plimsoll_client::Record,
+    ) -> Result<(), ProduceError> {
+        let at = self.host.clock.now();
+        match producer.send(record).await {
+            Ok(delivery) => {
+                // The task ends after this handle only.
+                drop(self.sent.send((delivery, at)).await);
+                Ok(())
+            }
+            Err(error) => {
+                let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+                tally.failed += 1;
+                tally.first_error.get_or_insert_with(|| error.clone());
+                Err(error)
             }
         }
     }
 
-    fn failed(&mut self, error: ProduceError) {
-        self.failed += 1;
-        self.first_error.get_or_insert(error);
+    /// Acknowledged and failed so far.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        (tally.acked, tally.failed)
+    }
+
+    async fn end(self) -> Tally {
+        let Self { sent, tally, mut task, .. } = self;
+        drop(sent);
+        task.finished().await;
+        std::mem::take(&mut *tally.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-pub(crate) async fn run(args: ProduceArgs, host: &Host) -> Outcome {
-    let client = args.connect.connect(host).await?;
-    let producer = client
-        .producer(args.topic.clone())
-        .acks(match args.acks {
-            AcksArg::All => Acks::All,
-            AcksArg::Leader => Acks::Leader,
-            AcksArg::None => Acks::None,
-        })
-        .on_full(match args.on_full {
-            OnFullArg::Reroute => OnFull::Reroute,
-            OnFullArg::Wait => OnFull::Wait,
-            OnFullArg::Fail => OnFull::Fail,
-        })
-        .idempotent(!args.no_idempotence && !matches!(args.acks, AcksArg::None))
-        .compression(args.compression)
-        .linger(args.linger.0)
-        .batch_bytes(usize::try_from(args.batch_bytes.0).unwrap_or(usize::MAX))
-        .deadline(args.deadline.0)
-        .build()
-        .await?;
-    let refusals = watch_refusals(&producer, host);
-    let started = host.clock.now();
-    let mut deliveries = Deliveries::default();
-    let read = send_lines(&args, host, &producer, &mut deliveries, started).await;
-    deliveries.settle(0).await;
+/// Waits for everything that is under way and sums it up.
+pub(crate) async fn finish(
+    producer: Producer,
+    deliveries: Deliveries,
+    refusals: &Refusals,
+    host: &Host,
+    started: Duration,
+) -> (Summary, Option<ProduceError>) {
+    let flushed = producer.flush();
+    let tally = deliveries.end();
+    let (_, tally) = futures::join!(flushed, tally);
     producer.close().await;
     let elapsed = host.clock.now().saturating_sub(started);
     let stats = producer.stats();
     let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
     let summary = Summary {
-        acked: deliveries.acked,
-        failed: deliveries.failed,
+        acked: tally.acked,
+        failed: tally.failed,
         refused: stats.refused_batches,
-        refused_by_reason: refusals.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone(),
+        refused_by_reason: refusals.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         rerouted: stats.reroutes,
         duplicates: stats.duplicate_batches,
+        acked_bytes: stats.acked_bytes,
         elapsed_ms,
-        records_per_s: deliveries.acked.saturating_mul(1000) / elapsed_ms.max(1),
-        first_error: deliveries.first_error.as_ref().map(ToString::to_string),
+        records_per_s: tally.acked.saturating_mul(1000) / elapsed_ms.max(1),
+        latency_p50_us: tally.latencies.permille(500),
+        latency_p99_us: tally.latencies.permille(990),
+        latency_max_us: tally.latencies.max_us(),
+        first_error: tally.first_error.as_ref().map(ToString::to_string),
     };
-    match args.output.output {
+    (summary, tally.first_error)
+}
+
+pub(crate) async fn run(args: ProduceArgs, host: &Host) -> Outcome {
+    // Before anything is dialled: what cannot be read is told at once.
+    let mut input = Input::open(args.file.as_deref())?;
+    let client = args.connect.connect(host).await?;
+    let producer = args.settings.build(&client, &args.topic).await?;
+    let refusals = watch_refusals(&producer, host);
+    let started = host.clock.now();
+    let deliveries = Deliveries::start(host);
+    let progress = !args.quiet && args.output.for_people() && std::io::stderr().is_terminal();
+    let read = send_lines(&args, host, &producer, &deliveries, &mut input, started, progress).await;
+    let (summary, first_error) = finish(producer, deliveries, &refusals, host, started).await;
+    if progress {
+        eprint!("\r\x1b[K");
+    }
+    if args.output.for_people() {
         // Standard output stays free: in a pipeline nobody expects a summary there.
-        Format::Table => say(summary_line(&summary)),
-        Format::Json => print(args.output, &summary, summary_line)?,
+        say(summary_text(&summary));
+    } else {
+        print(args.output, &summary, summary_text)?;
     }
     read?;
-    match deliveries.first_error {
+    match first_error {
         None => Ok(()),
         Some(error) => Err(error.into()),
     }
 }
 
-fn summary_line(summary: &Summary) -> String {
+pub(crate) fn summary_text(summary: &Summary) -> String {
     let mut line = format!(
-        "{} records acknowledged, {} failed; {} batches refused, {} reroutes; {}.{:03} s, {} records/s",
+        "{} records acknowledged, {} failed; {} batches refused, {} reroutes; {}.{:03} s, {} records/s; latency p50 {}, p99 {}",
         summary.acked,
         summary.failed,
         summary.refused,
         summary.rerouted,
         summary.elapsed_ms / 1000,
         summary.elapsed_ms % 1000,
-        summary.records_per_s
+        summary.records_per_s,
+        shown(summary.latency_p50_us),
+        shown(summary.latency_p99_us),
     );
     for (reason, count) in &summary.refused_by_reason {
         line.push_str(&format!("\n  refused with {reason}: {count}"));
@@ -203,17 +327,17 @@ fn summary_line(summary: &Summary) -> String {
     line
 }
 
-type Refusals = std::sync::Arc<std::sync::Mutex<BTreeMap<&'static str, u64>>>;
+pub(crate) type Refusals = Arc<Mutex<BTreeMap<&'static str, u64>>>;
 
 /// Says the first refusal of each kind at once, and counts them all.
-fn watch_refusals(producer: &Producer, host: &Host) -> Refusals {
+pub(crate) fn watch_refusals(producer: &Producer, host: &Host) -> Refusals {
     let refusals = Refusals::default();
     let (counted, mut events) = (refusals.clone(), producer.events());
     let watch = async move {
         loop {
             match events.recv().await {
                 Ok(ProducerEvent::Refused { refusal, partition, .. }) => {
-                    let mut counted = counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
                     let count = counted.entry(refusal.reason_name()).or_default();
                     *count += 1;
                     if *count == 1 {
@@ -237,62 +361,38 @@ async fn send_lines(
     args: &ProduceArgs,
     host: &Host,
     producer: &Producer,
-    deliveries: &mut Deliveries,
+    deliveries: &Deliveries,
+    input: &mut Input,
     started: Duration,
+    progress: bool,
 ) -> Outcome {
-    use tokio::io::AsyncReadExt as _;
-    let mut input = tokio::io::BufReader::with_capacity(256 * 1024, tokio::io::stdin());
-    let mut line = Vec::new();
     let mut sent = 0u64;
-    loop {
-        line.clear();
-        let read = (&mut input).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await;
-        let read = read.map_err(|error| Failure::new(Code::Failed, format!("standard input: {error}")))?;
-        if read == 0 {
-            return Ok(());
-        }
-        if line.last() == Some(&b'\n') {
-            line.pop();
-        }
-        if let Some(rate) = args.rate.filter(|rate| *rate > 0) {
+    let mut told_at = started;
+    let mut told_failure = false;
+    while let Some(line) = input.next_line().await? {
+        if let Some(rate) = args.rate {
             let due = u128::from(sent) * 1_000_000_000 / u128::from(rate);
             let due = Duration::from_nanos(u64::try_from(due).unwrap_or(u64::MAX));
             host.clock.sleep_until(started.saturating_add(due)).await;
         }
-        let record = record(&line, args.key_separator.as_deref(), args.partition);
-        match producer.send(record).await {
-            Ok(delivery) => deliveries.push(delivery).await,
-            Err(error) => deliveries.failed(error),
+        let number = line.number;
+        let record = line.record(args.format, args.key_separator.as_deref(), args.partition, &args.headers);
+        let record = record.map_err(|why| {
+            let why = format!("line {number}: {why}\n{sent} records were sent before it, none after");
+            Failure::new(Code::Failed, why)
+        })?;
+        if let Err(error) = deliveries.send(producer, record).await
+            && !std::mem::replace(&mut told_failure, true)
+        {
+            say(format!("line {number}: {error}"));
         }
         sent += 1;
-    }
-}
-
-fn record(line: &[u8], separator: Option<&str>, partition: Option<u32>) -> Record {
-    let at = separator.filter(|text| !text.is_empty()).and_then(|text| {
-        let text = text.as_bytes();
-        line.windows(text.len()).position(|window| window == text).map(|at| (at, at + text.len()))
-    });
-    let mut record = match at {
-        Some((end, start)) => {
-            Record::new(Bytes::copy_from_slice(&line[start..])).key(Bytes::copy_from_slice(&line[..end]))
+        let now = host.clock.now();
+        if progress && now.saturating_sub(told_at) >= PROGRESS {
+            told_at = now;
+            let (acked, failed) = deliveries.counts();
+            eprint!("\r\x1b[K{sent} records sent, {acked} acknowledged, {failed} failed");
         }
-        None => Record::new(Bytes::copy_from_slice(line)),
-    };
-    record.partition = partition;
-    record
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_separator_splits_off_the_key() {
-        assert_eq!(record(b"k:v:w", Some(":"), None), Record::new("v:w").key("k"));
-        assert_eq!(record(b"no key", Some(":"), None), Record::new("no key"));
-        assert_eq!(record(b"k:v", None, Some(2)), Record::new("k:v").partition(2));
-        assert_eq!(record(b"k:v", Some(""), None), Record::new("k:v"));
-        assert_eq!(record(b"k=>v", Some("=>"), None), Record::new("v").key("k"));
     }
+    Ok(())
 }

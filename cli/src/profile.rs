@@ -156,8 +156,7 @@ pub(crate) fn run(command: ProfileCommand) -> Outcome {
                 None => format!("plimsoll profile delete {}", args.name),
                 Some(before) => {
                     let controllers = before.controllers.join(",");
-                    let timeout =
-                        before.timeout.map(|span| format!(" --timeout {span}")).unwrap_or_default();
+                    let timeout = before.timeout.map(|span| format!(" --timeout {span}")).unwrap_or_default();
                     format!("plimsoll profile set {} --controller {controllers}{timeout}", args.name)
                 }
             };
@@ -189,11 +188,8 @@ pub(crate) fn run(command: ProfileCommand) -> Outcome {
             if !args.change.dry_run {
                 profiles.save(&path)?;
             }
-            let undo = format!(
-                "plimsoll profile set {} --controller {}",
-                args.name,
-                before.controllers.join(",")
-            );
+            let undo =
+                format!("plimsoll profile set {} --controller {}", args.name, before.controllers.join(","));
             let named = |verb: &str| format!("{verb} profile {}", args.name);
             Change::new(args.change, named("delete"), named("deleted")).undo(undo).print(args.change)
         }

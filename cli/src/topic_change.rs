@@ -48,6 +48,47 @@ pub(crate) struct AlterArgs {
     change: ChangeArgs,
 }
 
+/// `plimsoll retention set`: what of [`AlterArgs`] is about keeping records.
+#[derive(Debug, Args)]
+pub(crate) struct RetentionArgs {
+    /// The topic
+    topic: String,
+    /// How long records are kept, such as 7d, or forever
+    #[arg(long = "for", value_name = "TIME", value_parser = kept::<Span>)]
+    retention: Option<Kept<Span>>,
+    /// Bytes kept of each partition, such as 10GiB, or forever
+    #[arg(long, value_name = "SIZE", value_parser = kept::<ByteSize>)]
+    bytes: Option<Kept<ByteSize>>,
+    /// What a filling disk may do to records that have not expired
+    #[arg(long, value_enum)]
+    on_pressure: Option<Pressure>,
+    /// Age below which a filling disk never deletes records, with --on-pressure trim
+    #[arg(long, value_name = "TIME")]
+    min: Option<Span>,
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+pub(crate) async fn retention(args: RetentionArgs, host: &Host) -> Outcome {
+    let altered = AlterArgs {
+        name: args.topic,
+        min_in_sync: None,
+        retention: args.retention,
+        retention_bytes: args.bytes,
+        segment_bytes: None,
+        batch_bytes_max: None,
+        flush: None,
+        flush_interval: None,
+        on_pressure: args.on_pressure,
+        min_retention: args.min,
+        connect: args.connect,
+        change: args.change,
+    };
+    alter(altered, host).await
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct AddPartitionsArgs {
     name: String,

@@ -166,18 +166,6 @@ impl Admin {
         .await
     }
 
-    /// As [`Admin::cluster_status`], but the first controller that answers tells what it knows, whether it leads
-    /// or not: `stale` says that it may be old, `no_quorum` that it knows of no leader.
-    ///
-    /// # Errors
-    /// [`AdminError`] when none answers.
-    pub async fn cluster_status_as_known(&self) -> Result<v1::ClusterStatusResponse, AdminError> {
-        self.call(&mut false, |mut admin| async move {
-            admin.cluster_status(v1::ClusterStatusRequest { stale: true }).await
-        })
-        .await
-    }
-
     /// Events of entries after the Raft index `after`, oldest first, at most `limit`.
     ///
     /// # Errors

@@ -101,7 +101,7 @@ pub(crate) async fn run(args: StatusArgs, host: &Host) -> Outcome {
     let status = Status { processes, ..Status::from(answer) };
     print_wide(args.show, &status, show)?;
     if status.no_quorum {
-        let why = "no controller leads; more than half of them must run and reach each other\nstart those that are down; until then leaders stay where they are";
+        let why = "NO_QUORUM: no controller leads; more than half of them must run and reach each other\nstart those that are down; until then leaders stay where they are";
         return Err(Failure::new(Code::NoConnection, why));
     }
     Ok(())
@@ -114,7 +114,7 @@ const LEADER_MAX: Duration = Duration::from_secs(2);
 pub(crate) async fn status_of(client: &Client) -> Result<ClusterStatusResponse, AdminError> {
     match client.admin().timeout_at_most(LEADER_MAX).cluster_status().await {
         Err(AdminError::NoController { .. } | AdminError::TimedOut { .. }) => {
-            client.admin().cluster_status_as_known().await
+            client.admin().stale_cluster_status().await
         }
         done => done,
     }

@@ -73,7 +73,8 @@ impl VolumeArgs {
             return Ok(found.remove(0));
         }
         let paths: Vec<&str> = found.iter().map(|chosen| chosen.path.as_str()).collect();
-        let why = format!("spu {} has several volumes; choose one with --volume: {}", self.spu, paths.join(", "));
+        let why =
+            format!("spu {} has several volumes; choose one with --volume: {}", self.spu, paths.join(", "));
         Err(Failure::new(Code::Usage, why))
     }
 }
@@ -103,7 +104,8 @@ fn chosen(image: &MetadataImage, spu: Option<u32>, volume: Option<&str>) -> Resu
     match (found.is_empty(), volume) {
         (false, _) => Ok(found),
         (true, Some(text)) => {
-            let why = format!("no volume has the path or id '{text}'\nsee which there are with `plimsoll disk`");
+            let why =
+                format!("no volume has the path or id '{text}'\nsee which there are with `plimsoll disk`");
             Err(Failure::new(Code::NotFound, why))
         }
         (true, None) => Err(Failure::new(Code::NotFound, "no storage node is registered")),
@@ -143,10 +145,8 @@ async fn show(args: DiskArgs, host: &Host) -> Outcome {
     let mut volumes: Vec<Volume> = status.spus.iter().flat_map(volumes_of).collect();
     volumes.retain(|volume| args.spu.is_none_or(|spu| spu == volume.spu));
     volumes.sort_by(|a, b| (a.spu, &a.path).cmp(&(b.spu, &b.path)));
-    let volumes = volumes
-        .into_iter()
-        .map(|volume| Row { replicas_behind: behind(&client, &volume), volume })
-        .collect();
+    let volumes =
+        volumes.into_iter().map(|volume| Row { replicas_behind: behind(&client, &volume), volume }).collect();
     print_wide(args.show, &Disks { volumes }, |disks, wide| table_of(&disks.volumes, wide))
 }
 
@@ -208,20 +208,11 @@ fn table_of(volumes: &[Row], wide: bool) -> String {
         })
         .collect();
     let mut header = vec![
-        "spu", "volume", "level", "not free", "free", "ours", "capacity", "fills", "full in", "led", "behind",
-        "refused",
+        "spu", "volume", "level", "not free", "free", "ours", "capacity", "fills", "full in", "led",
+        "behind", "refused",
     ];
     if wide {
-        header.extend([
-            "inodes free",
-            "pending",
-            "preallocated",
-            "r at",
-            "t at",
-            "o at",
-            "o until",
-            "id",
-        ]);
+        header.extend(["inodes free", "pending", "preallocated", "r at", "t at", "o at", "o until", "id"]);
     }
     header.push("why");
     table(&header, &rows) + "marks: r reclaim, t throttle, o read-only; capital when passed\n"

@@ -124,9 +124,14 @@ pub(super) async fn borrow(args: BorrowArgs, host: &Host) -> Outcome {
             .print(args.change);
     }
     let what = format!("the read-only mark of {place} from {configured} to {now} for {}", args.ttl);
-    Change::with(args.change, format!("lower {what}"), format!("lowered {what}; it comes back by itself"), detail)
-        .undo(format!("plimsoll disk borrow {} --bytes 0", args.volume.again()))
-        .print(args.change)
+    Change::with(
+        args.change,
+        format!("lower {what}"),
+        format!("lowered {what}; it comes back by itself"),
+        detail,
+    )
+    .undo(format!("plimsoll disk borrow {} --bytes 0", args.volume.again()))
+    .print(args.change)
 }
 
 pub(super) async fn drill(args: DrillArgs, host: &Host) -> Outcome {

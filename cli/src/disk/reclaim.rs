@@ -181,9 +181,7 @@ pub(super) async fn plan(args: PlanArgs, host: &Host) -> Outcome {
         }
     }
     let plans = Plans { volumes };
-    print(args.show, &plans, |plans| {
-        plans.volumes.iter().map(Plan::text).collect::<Vec<_>>().join("\n")
-    })?;
+    print(args.show, &plans, |plans| plans.volumes.iter().map(Plan::text).collect::<Vec<_>>().join("\n"))?;
     // Each was told; the others were shown.
     last.map_or(Ok(()), |error| Err(Failure { message: String::new(), ..Failure::from(error) }))
 }

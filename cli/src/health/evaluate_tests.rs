@@ -53,12 +53,8 @@ fn well() -> World {
         heartbeat_age_ms: 300,
     };
     let replicas = [1, 2].map(|spu_id| ReplicaAssignment { spu_id, volume_id: vec![1; 16].into() });
-    let partition = PartitionInfo {
-        replicas: replicas.to_vec(),
-        in_sync: vec![1, 2],
-        leader: 1,
-        ..Default::default()
-    };
+    let partition =
+        PartitionInfo { replicas: replicas.to_vec(), in_sync: vec![1, 2], leader: 1, ..Default::default() };
     World {
         status: ClusterStatusResponse {
             leader: 1,
