@@ -41,7 +41,9 @@ mod admin;
 mod client;
 mod connections;
 mod consumer;
+mod elections;
 mod error;
+mod health;
 mod metadata;
 mod node;
 mod operations;
@@ -50,14 +52,16 @@ mod raw;
 mod record;
 mod refusal;
 mod retry;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod trace;
 
 pub use admin::Admin;
 pub use client::{Client, ClientBuilder};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerEvent, OnTrimmed, StartAt};
 pub use error::{AdminError, ConnectError, ConsumeError, LastCause, ProduceError, ProduceErrorKind};
+pub use health::{ClusterHealth, HealthWatch, VolumeHealth};
 pub use node::{Node, NodeError};
-pub use operations::is_without_quorum;
 pub use producer::{
     Acks, Delivered, Delivery, OnFull, Producer, ProducerBuilder, ProducerEvent, ProducerSink, ProducerStats,
     partition_of_key,

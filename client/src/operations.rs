@@ -1,11 +1,10 @@
 //! Calls of operators: topics that change while in use, nodes, replicas that move, controllers.
 
 use plimsoll_proto::ids::{ControllerId, SpuId};
-use plimsoll_proto::v1::{self, Reason, change_controller_request};
+use plimsoll_proto::v1::{self, change_controller_request};
 
 use crate::admin::Admin;
 use crate::error::AdminError;
-use crate::refusal::Refusal;
 
 impl Admin {
     /// Changes what the request names of a topic's configuration; storage nodes apply it while they run. Returns the
@@ -186,20 +185,5 @@ impl Admin {
             |answer| answer.applied_index,
         )
         .await
-    }
-}
-
-/// Whether an error only says that the controllers have no leader at present.
-pub fn is_without_quorum(error: &AdminError) -> bool {
-    match error {
-        AdminError::NoController { .. } | AdminError::TimedOut { .. } => {
-            error.refusal().is_none_or(|refusal: &Refusal| {
-                matches!(
-                    refusal.reason(),
-                    Reason::NoQuorum | Reason::NotControllerLeader | Reason::ShuttingDown
-                )
-            })
-        }
-        AdminError::Refused(_) | AdminError::Malformed(_) => false,
     }
 }

@@ -47,6 +47,18 @@ impl LocalCluster {
     /// # Errors
     /// When the binary is missing, a folder or mount can't be made, or a process can't be started.
     pub fn start(layout: Layout) -> anyhow::Result<Self> {
+        Self::start_with(layout, &[], &[])
+    }
+
+    /// The same, with further arguments for each controller and each storage node.
+    ///
+    /// # Errors
+    /// As [`LocalCluster::start`].
+    pub fn start_with(
+        layout: Layout,
+        for_controllers: &[&str],
+        for_spus: &[&str],
+    ) -> anyhow::Result<Self> {
         let binary = process::find_binary()?;
         let mut scratch = Scratch::new()?;
         let logs = scratch.folder("logs")?;
@@ -62,6 +74,7 @@ impl LocalCluster {
             let mut arguments = server("controller", id, &scratch.folder(&name)?, address);
             arguments.extend(members.iter().cloned());
             arguments.push("--bootstrap".to_owned());
+            arguments.extend(for_controllers.iter().map(|argument| (*argument).to_owned()));
             controllers.push(Server::new(&name, &binary, arguments, logs.join(format!("{name}.log"))));
         }
         let (mut spus, mut data) = (Vec::new(), Vec::new());
@@ -77,6 +90,7 @@ impl LocalCluster {
                 // How full this machine is must not decide what a test sees.
                 arguments.extend(["--byte-limit".to_owned(), FOLDER_LIMIT.to_owned()]);
             }
+            arguments.extend(for_spus.iter().map(|argument| (*argument).to_owned()));
             spus.push(Server::new(&name, &binary, arguments, logs.join(format!("{name}.log"))));
             data.push(folder);
         }
@@ -170,6 +184,25 @@ impl LocalCluster {
     /// `--controller ID@HOST:PORT` for every controller.
     pub fn members(&self) -> Vec<String> {
         members(&self.controller_addresses)
+    }
+
+    /// Starts a controller that joins, with the next number; it is to be added by `controller add`.
+    ///
+    /// # Errors
+    /// When no folder can be made or the process can't be started.
+    pub fn start_joining_controller(&mut self) -> anyhow::Result<String> {
+        let id = u32::try_from(self.controllers.len())? + 1;
+        let address = format!("127.0.0.1:{}", process::free_port()?);
+        let name = format!("controller-{id}");
+        let mut arguments = server("controller", id, &self.scratch.folder(&name)?, &address);
+        self.controller_addresses.push(address.clone());
+        arguments.extend(self.members());
+        arguments.push("--join".to_owned());
+        let log = self.scratch.root().join("logs").join(format!("{name}.log"));
+        let mut joining = Server::new(&name, &process::find_binary()?, arguments, log);
+        joining.start()?;
+        self.controllers.push(joining);
+        Ok(format!("{id}@{address}"))
     }
 
     /// The folder of this test.

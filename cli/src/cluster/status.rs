@@ -179,7 +179,8 @@ fn show(status: &Status, wide: bool) -> String {
     let mut text =
         format!("cluster {}: {leader}, entry {} applied\n", status.cluster_id, status.applied_index);
     if status.stale {
-        let who = status.answered_by.map_or_else(|| "a controller".to_owned(), |id| format!("controller {id}"));
+        let who =
+            status.answered_by.map_or_else(|| "a controller".to_owned(), |id| format!("controller {id}"));
         text.push_str(&format!("as {who} knows it, which does not lead: it may be old\n"));
     }
     text.push('\n');

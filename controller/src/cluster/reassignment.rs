@@ -78,8 +78,11 @@ impl Applying<'_> {
         expect(from != to, Mismatch::Unchanged)?;
         let mut next = partition.clone();
         let added: Vec<_> = to.iter().filter(|(spu, _)| !partition.is_on(*spu)).copied().collect();
-        next.replicas
-            .extend(added.iter().map(|(spu, volume)| Replica { spu: *spu, volume: *volume, cache_lost: None }));
+        next.replicas.extend(added.iter().map(|(spu, volume)| Replica {
+            spu: *spu,
+            volume: *volume,
+            cache_lost: None,
+        }));
         next.reassignment = Some(Reassignment { to, from, cause, since_index: self.index });
         let mut next = election::raise_epochs(partition, self.state.settled(id, &next));
         if !added.is_empty() {

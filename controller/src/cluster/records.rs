@@ -268,7 +268,10 @@ impl ClusterState {
         }
         let config = info.config.ok_or(corrupt("a topic without configuration"))?;
         self.names.insert(info.name.clone(), id);
-        self.topics.insert(id, Arc::new(Topic { name: info.name, config, partitions, was_not_synced: info.was_not_synced }));
+        self.topics.insert(
+            id,
+            Arc::new(Topic { name: info.name, config, partitions, was_not_synced: info.was_not_synced }),
+        );
         Ok(())
     }
 }

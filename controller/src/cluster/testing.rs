@@ -105,6 +105,17 @@ impl Cluster {
         })
     }
 
+    pub(crate) fn duty(&self, spu: u32, expected: v1::SpuDuty, wanted: v1::SpuDuty) -> Change {
+        Change::SetSpuDuty(v1::SetSpuDuty {
+            spu_id: spu,
+            incarnation: self.incarnation(spu),
+            expected: expected.into(),
+            wanted: wanted.into(),
+            reason: "test".to_owned(),
+            force: false,
+        })
+    }
+
     pub(crate) fn volume_state(&self, spu: u32, from: v1::VolumeState, to: v1::VolumeState) -> Change {
         Change::SetVolumeState(v1::SetVolumeState {
             spu_id: spu,

@@ -122,12 +122,18 @@ fn differences(from: &v1::TopicConfig, to: &v1::TopicConfig) -> String {
             ("segment_bytes", config.segment_bytes.to_string()),
             ("flush", config.flush().as_str_name().trim_start_matches("FLUSH_POLICY_").to_lowercase()),
             ("flush_interval_ms", config.flush_interval_ms.to_string()),
-            ("on_pressure", config.on_pressure().as_str_name().trim_start_matches("ON_PRESSURE_").to_lowercase()),
+            (
+                "on_pressure",
+                config.on_pressure().as_str_name().trim_start_matches("ON_PRESSURE_").to_lowercase(),
+            ),
             ("min_retention_ms", config.min_retention_ms.to_string()),
             ("batch_bytes_max", config.batch_bytes_max.to_string()),
         ]
     };
     let pairs = shown(from).into_iter().zip(shown(to));
     let changed = pairs.filter(|(before, after)| before != after);
-    changed.map(|((key, before), (_, after))| format!("{key} {before} -> {after}")).collect::<Vec<_>>().join(", ")
+    changed
+        .map(|((key, before), (_, after))| format!("{key} {before} -> {after}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }

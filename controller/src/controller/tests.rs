@@ -22,6 +22,8 @@ use crate::raft_runtime::metadata::MemoryStore;
 use crate::raft_runtime::{DataDirError, MemoryIdentity, RaftSettings};
 use crate::session::SessionSettings;
 
+mod full_disks;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Controllers with ids from 1, and their addresses.
@@ -30,6 +32,17 @@ async fn controllers(host: &Host, count: u64) -> Vec<Controller> {
 }
 
 async fn controllers_with(host: &Host, count: u64, session: SessionSettings) -> Vec<Controller> {
+    controllers_on(host, count, session, Vec::new()).await
+}
+
+/// The same on these disks, as far as there are any.
+async fn controllers_on(
+    host: &Host,
+    count: u64,
+    session: SessionSettings,
+    disks: Vec<plimsoll_storage::fs::SharedDisk>,
+) -> Vec<Controller> {
+    let mut disks = disks.into_iter();
     let mut listeners = BTreeMap::new();
     for id in 1..=count {
         listeners.insert(ControllerId(id), host.network.bind("127.0.0.1:0").await.unwrap());
@@ -43,10 +56,12 @@ async fn controllers_with(host: &Host, count: u64, session: SessionSettings) -> 
             identity: Box::new(MemoryIdentity::default()),
             journal: Box::new(MemoryJournal::new(Recovered::fresh(voters), 64 << 20)),
             store: Box::new(MemoryStore::default()),
-            disk: None,
+            disk: disks.next(),
         };
         let raft = RaftSettings::new(id, peers.clone());
-        started.push(Controller::start_with(host.clone(), raft, session.clone(), parts, listener).await.unwrap());
+        started.push(
+            Controller::start_with(host.clone(), raft, session.clone(), parts, listener).await.unwrap(),
+        );
     }
     started
 }

@@ -21,7 +21,11 @@ pub struct Candidates {
 /// A replica that holds everything committed risks nothing. Another one risks what is known to be committed beyond
 /// its log; where its last record is older than somebody's, its log may differ from there on down to its own high
 /// watermark, so everything from there is at risk. What only replicas hold that did not answer is not known.
-pub fn candidates(state: &ClusterState, partition: &Partition, standings: &[v1::StandingResponse]) -> Candidates {
+pub fn candidates(
+    state: &ClusterState,
+    partition: &Partition,
+    standings: &[v1::StandingResponse],
+) -> Candidates {
     let told = |spu: SpuId| {
         let run = state.incarnation(spu)?;
         standings.iter().find(|s| s.spu_id == spu.0 && s.incarnation == run.0 && s.held)

@@ -5,6 +5,8 @@
 //! replica. What is planned now already weighs for the next partition of the same topic.
 
 mod moves;
+#[cfg(test)]
+mod moves_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -102,12 +104,7 @@ pub fn targets(state: &ClusterState, facts: &Facts) -> (Vec<Target>, Vec<Exclude
     (targets, excluded)
 }
 
-fn why_not(
-    node: SpuState,
-    duty: Duty,
-    volume: &str,
-    facts: Option<&v1::VolumeFacts>,
-) -> Option<String> {
+fn why_not(node: SpuState, duty: Duty, volume: &str, facts: Option<&v1::VolumeFacts>) -> Option<String> {
     if node != SpuState::Online {
         return Some(format!("node is {node}"));
     }

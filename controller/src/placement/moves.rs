@@ -31,9 +31,8 @@ pub fn is_short(state: &ClusterState, facts: &Facts, spu: SpuId, volume: VolumeI
         .volume(spu, volume)
         .is_some_and(|volume| matches!(volume.state, VolumeState::WriteOffline { .. }));
     let level = facts.get(&(spu, volume)).filter(|facts| !facts.unknown).and_then(|f| f.level().known());
-    let failed = state
-        .volume(spu, volume)
-        .is_some_and(|volume| matches!(volume.state, VolumeState::Failed { .. }));
+    let failed =
+        state.volume(spu, volume).is_some_and(|volume| matches!(volume.state, VolumeState::Failed { .. }));
     !failed && (offline || matches!(level, Some(DiskLevel::Throttle | DiskLevel::ReadOnly)))
 }
 
@@ -104,7 +103,9 @@ pub fn relief(
     // Replicas that only follow go first: leaderships make way by themselves.
     for leading in [false, true] {
         for (spu, volume) in &open {
-            let done = moves.iter().any(|planned| planned.from.contains(&(*spu, *volume)));
+            let place = (*spu, *volume);
+            let leaves_it = |planned: &Move| planned.from.contains(&place) && !planned.to.contains(&place);
+            let done = moves.iter().any(leaves_it);
             if done || moves.len() >= limit {
                 continue;
             }
@@ -112,7 +113,9 @@ pub fn relief(
             let one = plan_where(state, facts, MoveCause::Relief, 1, leaves, |partition: &Partition| {
                 (partition.leader_spu() == Some(*spu)) == leading
             });
-            moves.extend(one.into_iter().filter(|new| moves.iter().all(|old| old.partition != new.partition)).collect::<Vec<_>>());
+            let taken = |new: &Move| moves.iter().any(|old| old.partition == new.partition);
+            let new: Vec<Move> = one.into_iter().filter(|new| !taken(new)).collect();
+            moves.extend(new);
         }
     }
     moves

@@ -108,6 +108,10 @@ fn only_normal_volumes_of_online_nodes_are_targets() {
         for duty in [Duty::Cordoned, Duty::Draining, Duty::Offline] {
             assert!(why_not(node, duty, volume, facts.as_ref()).is_some(), "{duty}");
         }
-        assert_eq!(why_not(node, Duty::Serving, volume, facts.as_ref()).is_none(), is_target, "{node} {volume} {facts:?}");
+        assert_eq!(
+            why_not(node, Duty::Serving, volume, facts.as_ref()).is_none(),
+            is_target,
+            "{node} {volume} {facts:?}"
+        );
     }
 }

@@ -148,7 +148,10 @@ impl View {
         let full: Vec<String> =
             self.peers.iter().filter(|peer| peer.disk_full).map(|peer| peer.id.to_string()).collect();
         if full.len() * 2 >= self.peers.len() && !full.is_empty() {
-            return Err(format!("the disks of controllers {} are full, which leaves no majority", full.join(", ")));
+            return Err(format!(
+                "the disks of controllers {} are full, which leaves no majority",
+                full.join(", ")
+            ));
         }
         Ok(())
     }
@@ -316,9 +319,8 @@ impl RaftHandle {
     /// The peer that has most and was not asked yet, while this controller leads.
     fn heir(&self, asked: &BTreeSet<ControllerId>) -> Option<ControllerId> {
         let view = self.view();
-        let may = |peer: &&PeerStatus| {
-            Some(peer.id) != view.leader && peer.reachable && !asked.contains(&peer.id)
-        };
+        let may =
+            |peer: &&PeerStatus| Some(peer.id) != view.leader && peer.reachable && !asked.contains(&peer.id);
         let heir = view.peers.iter().filter(may).max_by_key(|peer| peer.matched);
         heir.filter(|_| view.is_leader).map(|peer| peer.id)
     }

@@ -48,7 +48,13 @@ impl Linker {
         Self { host: host.clone(), starting, events, view }
     }
 
-    pub(super) fn link(&self, settings: &RaftSettings, own_address: &str, id: ControllerId, address: &str) -> PeerLink {
+    pub(super) fn link(
+        &self,
+        settings: &RaftSettings,
+        own_address: &str,
+        id: ControllerId,
+        address: &str,
+    ) -> PeerLink {
         let (outgoing, queue) = mpsc::channel(peers::QUEUE);
         if id != settings.id {
             let sender = PeerSender {

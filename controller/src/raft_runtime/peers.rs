@@ -137,7 +137,8 @@ impl PeerSender {
         let count = u32::try_from(parts).unwrap_or(u32::MAX);
         let head = self.message(Bytes::new());
         let part = move |at: u32| {
-            let from = usize::try_from(at).unwrap_or(usize::MAX).saturating_mul(PART_BYTES).min(snapshot.len());
+            let from =
+                usize::try_from(at).unwrap_or(usize::MAX).saturating_mul(PART_BYTES).min(snapshot.len());
             let upto = from.saturating_add(PART_BYTES).min(snapshot.len());
             v1::RaftMessage { message: snapshot.slice(from..upto), part: at, parts: count, ..head.clone() }
         };

@@ -185,7 +185,8 @@ impl Node {
         let behind = self.applied.0.saturating_sub(snapshot);
         // One that joins must not find the beginning of the log, which does not say who belonged to the cluster then.
         let whole_log = store.contents().truncated.0 < self.state.controllers().since_index;
-        if behind == 0 || now < self.compact_at || !matches!(self.health, Health::Healthy) {
+        let nothing = behind == 0 && !whole_log;
+        if nothing || now < self.compact_at || !matches!(self.health, Health::Healthy) {
             return;
         }
         let fill = store.journal().fill();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use plimsoll_proto::ids::ControllerId;
 
-use super::handle::{PeerStatus, View};
 use super::disk_room::DiskRoom;
+use super::handle::{PeerStatus, View};
 use super::node::{Health, Node};
 
 /// A peer heard from within this time counts as reachable.
@@ -61,7 +61,11 @@ impl Node {
                 address: peer.address.clone(),
                 reachable: heard || *id == self.settings.id,
                 matched: progress.map(|progress| progress.matched),
-                disk_full: if *id == self.settings.id { self.room != DiskRoom::Ample } else { peer.disk_full },
+                disk_full: if *id == self.settings.id {
+                    self.room != DiskRoom::Ample
+                } else {
+                    peer.disk_full
+                },
             }
         };
         self.peers.iter().map(status).collect()

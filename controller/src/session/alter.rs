@@ -65,13 +65,12 @@ pub(super) async fn add_partitions(
         }
         let since = shared.host.clock.now().saturating_sub(shared.settings.facts_fresh);
         let (targets, excluded) = placement::targets(&view.state, &shared.facts.volumes(since));
-        let placed =
-            placement::place(request.total - there, topic.config.replicas, targets, excluded).map_err(|error| {
+        let placed = placement::place(request.total - there, topic.config.replicas, targets, excluded)
+            .map_err(|error| {
                 ErrorDetail::not_written(Reason::NoPlacement, error.to_string())
                     .retry_after(shared.settings.facts_fresh)
             })?;
-        let entry =
-            v1::AddPartitionsEntry { topic_id: id.to_bytes(), expected: there, partitions: placed };
+        let entry = v1::AddPartitionsEntry { topic_id: id.to_bytes(), expected: there, partitions: placed };
         let proposed = shared.propose(Change::AddPartitions(entry)).await?;
         match proposed.applied {
             Outcome::Changed(_) => {

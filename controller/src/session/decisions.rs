@@ -43,8 +43,15 @@ async fn lead(shared: &Shared, queue: &mut mpsc::Receiver<(Duration, Event)>) {
     shared.judges_in(term);
     let logged = view.state.version().0;
     let moving = Moving::default();
-    let mut turn =
-        Turn { shared: shared.clone(), judge, tick_at: now, moves_at: now, leader_moving: None, moving, logged };
+    let mut turn = Turn {
+        shared: shared.clone(),
+        judge,
+        tick_at: now,
+        moves_at: now,
+        leader_moving: None,
+        moving,
+        logged,
+    };
     loop {
         let event = tokio::select! {
             biased;
@@ -91,7 +98,10 @@ impl Turn {
         for event in view.state.events_after(self.logged) {
             let (spu, from, to, reason) = (event.spu_id, &event.from, &event.to, &event.reason);
             match event.kind.as_str() {
-                "leader_changed" | "in_sync_changed" | "reassignment_started" | "reassignment_finished"
+                "leader_changed"
+                | "in_sync_changed"
+                | "reassignment_started"
+                | "reassignment_finished"
                 | "reassignment_cancelled" => {
                     tracing::debug!(
                         kind = event.kind,

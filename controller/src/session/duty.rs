@@ -14,7 +14,8 @@ pub(super) async fn set(
     shared: &Shared,
     request: v1::SetSpuDutyRequest,
 ) -> Result<v1::SetSpuDutyResponse, ErrorDetail> {
-    let wanted = Duty::from_wire(request.duty).ok_or_else(|| answer::invalid("the duty is not known here"))?;
+    let wanted =
+        Duty::from_wire(request.duty).ok_or_else(|| answer::invalid("the duty is not known here"))?;
     let spu_id = SpuId(request.spu_id);
     for _ in 0..ATTEMPTS {
         let view = shared.leading()?;

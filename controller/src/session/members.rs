@@ -55,10 +55,8 @@ async fn add(
     // One that is not there would count for the majority all the same.
     let limit = shared.settings.probe_timeout;
     if shared.host.network.probe(&controller.address, limit).await != Probe::Reached {
-        let text = format!(
-            "nothing answers at {}; start the new controller first, with --join",
-            controller.address
-        );
+        let text =
+            format!("nothing answers at {}; start the new controller first, with --join", controller.address);
         return Err(ErrorDetail::not_written(Reason::ExpectationFailed, text));
     }
     members.insert(id, controller.address);
@@ -124,7 +122,8 @@ async fn set(
     view: &View,
     members: BTreeMap<ControllerId, String>,
 ) -> Result<v1::ChangeControllerResponse, ErrorDetail> {
-    let member = |(id, address): (ControllerId, String)| v1::ControllerMember { controller_id: id.0, address };
+    let member =
+        |(id, address): (ControllerId, String)| v1::ControllerMember { controller_id: id.0, address };
     let change = v1::SetControllers {
         expected: view.peers.iter().map(|peer| peer.id.0).collect(),
         controllers: members.into_iter().map(member).collect(),

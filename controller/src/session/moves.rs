@@ -29,7 +29,8 @@ pub(super) async fn reassign(
     let since = shared.host.clock.now().saturating_sub(shared.settings.facts_fresh);
     let planned = placement::reassign(&view.state, &shared.facts.volumes(since), id, &to);
     let planned = planned.map_err(|error| {
-        ErrorDetail::not_written(Reason::NoPlacement, error.to_string()).retry_after(shared.settings.facts_fresh)
+        ErrorDetail::not_written(Reason::NoPlacement, error.to_string())
+            .retry_after(shared.settings.facts_fresh)
     })?;
     let version = view.state.version().0;
     let Some(planned) = planned else { return Ok(v1::ReassignResponse { r#move: None, version }) };

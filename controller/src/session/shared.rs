@@ -211,3 +211,36 @@ impl Shared {
         drop(stopping.wait_for(|stopping| *stopping).await);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::raft_runtime::journal::{MemoryJournal, Recovered};
+    use crate::raft_runtime::metadata::MemoryStore;
+    use crate::raft_runtime::{MemoryIdentity, RaftSettings, start};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_leader_accepts_writes_only_when_its_judge_follows_every_node() {
+        let host = Host::real();
+        let id = ControllerId(1);
+        let settings = RaftSettings::new(id, BTreeMap::from([(id, "127.0.0.1:1".to_owned())]));
+        let journal = Box::new(MemoryJournal::new(Recovered::fresh([1]), 64 << 20));
+        let (identity, store) = (Box::new(MemoryIdentity::default()), Box::new(MemoryStore::default()));
+        let (raft, _) = start(&host, settings, identity, journal, store, None).await.unwrap();
+        let mut views = raft.watch();
+        let term = views.wait_for(|view| view.is_leader).await.unwrap().term;
+        let (_stopping, stopped) = watch::channel(false);
+        let (shared, _queue) = Shared::new(host, id, SessionSettings::default(), raft.clone(), stopped);
+        let change = || Change::AllocateProducerIds(v1::AllocateProducerIds { count: 1 });
+        for judged in [0, term - 1] {
+            shared.judges_in(judged);
+            let refused = shared.propose(change()).await.unwrap_err();
+            assert_eq!(refused.reason(), v1::Reason::NoQuorum, "{judged}");
+        }
+        shared.judges_in(term);
+        shared.propose(change()).await.unwrap();
+        raft.stop(Duration::from_secs(1)).await;
+    }
+}

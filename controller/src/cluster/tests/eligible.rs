@@ -29,7 +29,11 @@ fn kinds(applied: &Applied) -> Vec<&str> {
 fn who_leaves_a_set_below_its_minimum_stays_eligible() {
     let mut cluster = Cluster::with_topic();
     cluster.offline(3);
-    assert_eq!((cluster.set(), eligible(&cluster)), (vec![1, 2], vec![]), "two are enough to commit without 3");
+    assert_eq!(
+        (cluster.set(), eligible(&cluster)),
+        (vec![1, 2], vec![]),
+        "two are enough to commit without 3"
+    );
     cluster.done(Change::SetInSync(cluster.in_sync(&[1])));
     assert_eq!((cluster.set(), eligible(&cluster)), (vec![1], vec![2]));
     cluster.done(Change::SetInSync(cluster.in_sync(&[1, 2])));
@@ -97,7 +101,8 @@ fn when_the_last_eligible_one_lost_its_page_cache_too_the_greatest_leads_and_it_
 fn where_every_acknowledged_record_is_synced_a_lost_page_cache_costs_nothing() {
     for (flush, leader) in [(v1::FlushPolicy::Ack, 1), (v1::FlushPolicy::Interval, 2)] {
         let mut cluster = Cluster::of(3);
-        let Change::CreateTopic(mut entry) = crate::cluster::testing::topic("t", TOPIC, &[&[1, 2, 3]], 2) else {
+        let Change::CreateTopic(mut entry) = crate::cluster::testing::topic("t", TOPIC, &[&[1, 2, 3]], 2)
+        else {
             unreachable!("a topic is created by such an entry")
         };
         let config = entry.config.as_mut().unwrap();

@@ -202,7 +202,8 @@ fn nothing_applies_before_bootstrap_twice_or_by_unknown_rules() {
     let mut cluster = Cluster { state: ClusterState::empty(), index: 0 };
     let take = Change::AllocateProducerIds(v1::AllocateProducerIds { count: 1 });
     assert_eq!(cluster.refused(take.clone()), Mismatch::NotBootstrapped);
-    let bootstrap = Change::Bootstrap(v1::BootstrapCluster { cluster_id: vec![7; 16].into(), ..Default::default() });
+    let bootstrap =
+        Change::Bootstrap(v1::BootstrapCluster { cluster_id: vec![7; 16].into(), ..Default::default() });
     cluster.done(bootstrap.clone());
     assert_eq!(cluster.refused(bootstrap), Mismatch::AlreadyBootstrapped);
     cluster.index -= 1;

@@ -1,6 +1,9 @@
+mod duties;
 mod eligible;
 mod leadership;
+mod moves;
 mod properties;
 mod registration;
 mod safety;
+mod topic_changes;
 mod volumes;

@@ -269,7 +269,8 @@ impl World {
     fn volume(&mut self, spu: u32, b: u8) {
         let volume = crate::cluster::testing::volume(spu);
         let state = self.cluster.state.volume(spu_id(spu), volume).unwrap().state.to_wire();
-        let wanted = [VolumeState::Writable, VolumeState::WriteOffline, VolumeState::Writable, VolumeState::Stalled];
+        let wanted =
+            [VolumeState::Writable, VolumeState::WriteOffline, VolumeState::Writable, VolumeState::Stalled];
         let change = self.cluster.volume_state(spu, state, wanted[usize::from(b % 4)]);
         self.cluster.apply(change);
     }
