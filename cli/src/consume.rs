@@ -1,31 +1,36 @@
 //! `plimsoll consume`: records to standard output.
 
+mod format;
+
 use std::io::{self, BufWriter, Write};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use futures::FutureExt as _;
-use plimsoll_client::{ConsumedRecord, Consumer, ConsumerEvent, Offset, OnTrimmed, SpuId, StartAt};
+use plimsoll_client::{Consumer, ConsumerEvent, Offset, OnTrimmed, SpuId, StartAt};
 use plimsoll_host::Host;
-use serde::Serialize;
+use plimsoll_host::config::Span;
 
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
 use crate::output::{quiet_pipe, say};
+use format::RecordFormat;
 
 #[derive(Debug, Args)]
 pub(crate) struct ConsumeArgs {
     topic: String,
-    /// Where to start: earliest, latest, or an offset
-    #[arg(long, default_value = "earliest", value_parser = start)]
-    from: StartAt,
+    /// Where to start: earliest, latest, an offset, -N for the last N, a time ago such as 1h, or @MS for
+    /// milliseconds since 1970
+    #[arg(long, default_value = "earliest", value_parser = start, allow_hyphen_values = true)]
+    from: From,
     /// Ends after so many records
     #[arg(long)]
     count: Option<u64>,
     /// Ends at what is committed now
     #[arg(long)]
     until_end: bool,
-    /// How records are printed
-    #[arg(short = 'f', long, value_enum, default_value_t)]
+    /// value, key-value, json, or a template such as '%k=%s at %o\n'
+    #[arg(short = 'f', long, default_value = "value", value_parser = format::parse, long_help = format!("How records are printed: value, key-value, json, or a template with {}", format::TOKENS))]
     format: RecordFormat,
     /// Puts this between key and value, with --format key-value
     #[arg(long, default_value = "\t")]
@@ -43,17 +48,6 @@ pub(crate) struct ConsumeArgs {
     connect: ConnectArgs,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum RecordFormat {
-    /// The value, one a line
-    #[default]
-    Value,
-    /// Key, separator, value
-    KeyValue,
-    /// One JSON object a line, with partition, offset, time and headers
-    Json,
-}
-
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum TrimmedArg {
     #[default]
@@ -62,36 +56,49 @@ enum TrimmedArg {
     Fail,
 }
 
-fn start(text: &str) -> Result<StartAt, String> {
-    match text {
-        "earliest" => Ok(StartAt::Earliest),
-        "latest" => Ok(StartAt::Latest),
-        offset => offset
-            .parse()
-            .ok()
-            .and_then(|offset| Offset::new(offset).ok())
-            .map(StartAt::Offset)
-            .ok_or_else(|| "earliest, latest, or an offset".to_owned()),
+/// Where to start, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    At(StartAt),
+    Ago(Duration),
+}
+
+impl From {
+    fn at(self, now_ms: u64) -> StartAt {
+        match self {
+            Self::At(start) => start,
+            Self::Ago(time) => {
+                let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
+                StartAt::TimestampMs(now.saturating_sub(i64::try_from(time.as_millis()).unwrap_or(i64::MAX)))
+            }
+        }
     }
 }
 
-#[derive(Serialize)]
-struct Line {
-    version: u32,
-    partition: u32,
-    offset: u64,
-    timestamp_ms: i64,
-    leader_epoch: u32,
-    key: Option<String>,
-    value: Option<String>,
-    headers: Vec<(String, Option<String>)>,
+fn start(text: &str) -> Result<From, String> {
+    let wrong = || "earliest, latest, an offset, -N, a time ago such as 1h, or @MILLISECONDS".to_owned();
+    match text {
+        "earliest" => return Ok(From::At(StartAt::Earliest)),
+        "latest" => return Ok(From::At(StartAt::Latest)),
+        _ => {}
+    }
+    if let Some(ms) = text.strip_prefix('@') {
+        return ms.parse().map(|ms| From::At(StartAt::TimestampMs(ms))).map_err(|_| wrong());
+    }
+    if let Some(last) = text.strip_prefix('-') {
+        return last.parse().map(|last| From::At(StartAt::Last(last))).map_err(|_| wrong());
+    }
+    if let Ok(Ok(offset)) = text.parse().map(Offset::new) {
+        return Ok(From::At(StartAt::Offset(offset)));
+    }
+    text.parse::<Span>().map(|ago| From::Ago(ago.0)).map_err(|_| wrong())
 }
 
 pub(crate) async fn run(args: ConsumeArgs, host: &Host) -> Outcome {
     let client = args.connect.connect(host).await?;
     let mut builder = client
         .consumer(args.topic.clone())
-        .start(args.from)
+        .start(args.from.at(host.clock.wall_ms()))
         .partitions(args.partitions.iter().copied())
         .on_trimmed(match args.on_trimmed {
             TrimmedArg::Earliest => OnTrimmed::Earliest,
@@ -100,7 +107,7 @@ pub(crate) async fn run(args: ConsumeArgs, host: &Host) -> Outcome {
         });
     if let Some(spu) = args.replica {
         if client.spu_address(SpuId(spu)).is_none() {
-            let why = format!("there is no spu {spu}\nsee which there are with `plimsoll cluster status`");
+            let why = format!("there is no spu {spu}\nsee which there are with `plimsoll spu list`");
             return Err(Failure::new(Code::NotFound, why));
         }
         builder = builder.replica(SpuId(spu));
@@ -129,7 +136,7 @@ pub(crate) async fn run(args: ConsumeArgs, host: &Host) -> Outcome {
                 return Err(error.into());
             }
         };
-        quiet_pipe(write_record(&mut out, &record, &args))?;
+        quiet_pipe(format::write(&mut out, &args.topic, &record, &args.format, &args.separator))?;
         left = left.map(|left| left - 1);
     }
     quiet_pipe(out.flush())
@@ -149,45 +156,18 @@ fn tell_trimming(consumer: &Consumer, host: &Host) {
     host.tasks.spawn("trimming", tell).detach();
 }
 
-fn write_record(out: &mut impl Write, record: &ConsumedRecord, args: &ConsumeArgs) -> io::Result<()> {
-    match args.format {
-        RecordFormat::Value => out.write_all(record.value.as_deref().unwrap_or_default())?,
-        RecordFormat::KeyValue => {
-            out.write_all(record.key.as_deref().unwrap_or_default())?;
-            out.write_all(args.separator.as_bytes())?;
-            out.write_all(record.value.as_deref().unwrap_or_default())?;
-        }
-        RecordFormat::Json => {
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let line = Line {
-                version: 1,
-                partition: record.partition,
-                offset: record.offset.get(),
-                timestamp_ms: record.timestamp_ms,
-                leader_epoch: record.leader_epoch.0,
-                key: record.key.as_deref().map(text),
-                value: record.value.as_deref().map(text),
-                headers: record
-                    .headers
-                    .iter()
-                    .map(|(key, value)| (text(key), value.as_deref().map(text)))
-                    .collect(),
-            };
-            serde_json::to_writer(&mut *out, &line)?;
-        }
-    }
-    out.write_all(b"\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn starts() {
-        assert_eq!(start("earliest"), Ok(StartAt::Earliest));
-        assert_eq!(start("12"), Ok(StartAt::Offset(Offset::new(12).expect("small"))));
-        for bad in ["", "-1", "soon", "18446744073709551615"] {
+        assert_eq!(start("earliest"), Ok(From::At(StartAt::Earliest)));
+        assert_eq!(start("12"), Ok(From::At(StartAt::Offset(Offset::new(12).expect("small")))));
+        assert_eq!(start("-100"), Ok(From::At(StartAt::Last(100))));
+        assert_eq!(start("@1700000000000"), Ok(From::At(StartAt::TimestampMs(1_700_000_000_000))));
+        assert_eq!(start("1h").map(|from| from.at(3_600_001)), Ok(StartAt::TimestampMs(1)));
+        for bad in ["", "-", "soon", "18446744073709551615", "@x", "--5", "1 fortnight"] {
             assert!(start(bad).is_err(), "{bad}");
         }
     }

@@ -38,7 +38,7 @@ struct Events {
 }
 
 #[derive(Serialize)]
-struct Event {
+pub(crate) struct Event {
     index: u64,
     ordinal: u32,
     time_ms: u64,
@@ -73,7 +73,7 @@ impl From<ClusterEvent> for Event {
 }
 
 impl Event {
-    fn row(&self) -> Vec<String> {
+    pub(crate) fn row(&self) -> Vec<String> {
         let short = |id: &Option<String>| id.as_ref().map(|id| id.chars().take(8).collect::<String>());
         let mut subject = Vec::new();
         subject.extend(self.spu.map(|spu| format!("spu {spu}")));

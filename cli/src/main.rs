@@ -2,6 +2,7 @@
 //!
 //! It holds no logic of its own: servers are in their crates, commands are calls of the SDK.
 
+mod bench;
 mod change;
 mod cluster;
 mod completion;
@@ -9,6 +10,7 @@ mod connect;
 mod consume;
 mod controllers;
 mod disk;
+mod doctor;
 mod events;
 mod exit;
 mod files;
@@ -21,6 +23,7 @@ mod profile;
 mod retention;
 mod server;
 mod spu;
+mod top;
 mod topic;
 mod topic_change;
 mod version;
@@ -75,6 +78,16 @@ enum Command {
     /// Shows and changes what topics keep
     #[command(subcommand)]
     Retention(retention::RetentionCommand),
+    /// Puts load on a topic and tells rates and percentiles
+    #[command(subcommand)]
+    Bench(Box<bench::BenchCommand>),
+    /// Looks at this machine and the cluster: PASS, WARN or FAIL, with a remedy
+    Doctor(doctor::DoctorArgs),
+    /// Shows volumes, topics and events, live, on the whole terminal
+    Top(top::TopArgs),
+    /// Shows or checks a configuration, with the origin of each value
+    #[command(subcommand)]
+    Config(server::ConfigCommand),
     /// Explains and mutes what `cluster health` says
     #[command(subcommand)]
     Health(health::HealthCommand),
@@ -155,6 +168,10 @@ async fn once(command: Command, host: &Host) -> Outcome {
         Command::Disk(args) => disk::run(args, host).await,
         Command::Events(args) => events::run(args, host).await,
         Command::Retention(command) => retention::run(command, host).await,
+        Command::Bench(command) => bench::run(*command, host).await,
+        Command::Doctor(args) => doctor::run(args, host).await,
+        Command::Top(args) => top::run(args, host).await,
+        Command::Config(command) => server::run_config(command),
         Command::Health(command) => health::run(command, host),
         Command::Profile(command) => profile::run(command),
         Command::Completion(args) => completion::completion(&args, Arguments::command()),

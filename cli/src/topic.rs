@@ -152,7 +152,7 @@ struct Deleted {
 }
 
 #[derive(Serialize)]
-struct Topic {
+pub(crate) struct Topic {
     name: String,
     id: String,
     replicas: u32,
@@ -176,6 +176,10 @@ struct Partition {
     partition_epoch: u32,
     replicas: Vec<u32>,
     in_sync: Vec<u32>,
+    /// Outside of the set, but holding everything committed.
+    eligible: Vec<u32>,
+    /// Leader epoch of the last election that may have lost committed records.
+    lossy_epoch: Option<u32>,
 }
 
 pub(crate) async fn run(command: TopicCommand, host: &Host) -> Outcome {
@@ -230,6 +234,7 @@ async fn create(args: CreateArgs, host: &Host) -> Outcome {
         on_pressure: OnPressure::from(args.on_pressure).into(),
         min_retention_ms: args.min_retention.map_or(0, milliseconds),
         batch_bytes_max,
+        ..TopicConfig::default()
     };
     let of = |partitions: usize| {
         format!("topic {} with {partitions} partitions of {} replicas", args.name, args.replicas)
@@ -261,7 +266,10 @@ fn check_creation(client: &plimsoll_client::Client, args: &CreateArgs) -> Outcom
     };
     let nodes = image.spus.values().filter(takes).count();
     if usize::try_from(args.replicas).unwrap_or(usize::MAX) > nodes {
-        let why = format!("NO_PLACEMENT: {} replicas need as many nodes with room; there are {nodes}", args.replicas);
+        let why = format!(
+            "NO_PLACEMENT: {} replicas need as many nodes with room; there are {nodes}",
+            args.replicas
+        );
         return Err(Failure::new(Code::Failed, why));
     }
     Ok(())
@@ -283,6 +291,8 @@ impl From<TopicInfo> for Topic {
             partition_epoch: partition.partition_epoch,
             replicas: partition.replicas.iter().map(|replica| replica.spu_id).collect(),
             in_sync: partition.in_sync,
+            eligible: partition.eligible,
+            lossy_epoch: (partition.lossy_epoch > 0).then_some(partition.lossy_epoch),
         });
         Self {
             name: info.name,
@@ -361,6 +371,7 @@ fn describe_table(topic: &Topic) -> String {
                 partition.leader_epoch.to_string(),
                 list(&partition.replicas),
                 list(&partition.in_sync),
+                list(&partition.eligible),
             ]
         })
         .collect();
@@ -373,6 +384,6 @@ fn describe_table(topic: &Topic) -> String {
         kept(topic),
         topic.flush,
         topic.on_pressure,
-        table(&["partition", "leader", "epoch", "replicas", "in sync"], &rows)
+        table(&["partition", "leader", "epoch", "replicas", "in sync", "eligible"], &rows)
     )
 }

@@ -129,13 +129,18 @@ const CELLS: u64 = 30;
 /// A bar of what is not free, with the marks of reclaim, throttle and read-only where they are:
 /// `[##########....r.t.o]`; the capital letter stands where the bar has passed a mark.
 pub(crate) fn gauge(volume: &Volume) -> String {
+    gauge_of(volume, CELLS)
+}
+
+/// The same with so many cells.
+pub(crate) fn gauge_of(volume: &Volume, cells: u64) -> String {
     if volume.capacity_bytes == 0 {
-        return format!("[{}]", "?".repeat(usize::try_from(CELLS).unwrap_or(0)));
+        return format!("[{}]", "?".repeat(usize::try_from(cells).unwrap_or(0)));
     }
     let capacity = u128::from(volume.capacity_bytes);
     let cell_of = |free: u64| {
         let taken = capacity.saturating_sub(u128::from(free));
-        u64::try_from(taken * u128::from(CELLS) / capacity).unwrap_or(CELLS)
+        u64::try_from(taken * u128::from(cells) / capacity).unwrap_or(cells)
     };
     let filled = cell_of(volume.free_bytes);
     let marks = [
@@ -143,10 +148,12 @@ pub(crate) fn gauge(volume: &Volume) -> String {
         (volume.marks.throttle_enter_bytes, 't', 'T'),
         (volume.marks.reclaim_enter_bytes, 'r', 'R'),
     ];
-    let cells: String = (0..CELLS)
+    let shown: String = (0..cells)
         .map(|cell| {
             let taken = cell < filled;
-            let mark = marks.iter().find(|(free, _, _)| *free > 0 && cell_of(*free).min(CELLS - 1) == cell);
+            let mark = marks
+                .iter()
+                .find(|(free, _, _)| *free > 0 && cell_of(*free).min(cells.saturating_sub(1)) == cell);
             match (mark, taken) {
                 (Some((_, open, _)), false) => *open,
                 (Some((_, _, passed)), true) => *passed,
@@ -155,7 +162,7 @@ pub(crate) fn gauge(volume: &Volume) -> String {
             }
         })
         .collect();
-    format!("[{cells}]")
+    format!("[{shown}]")
 }
 
 /// Figures older than this are told with their age: heartbeats come every half second.
@@ -202,10 +209,10 @@ pub(crate) fn why(volume: &Volume) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn volume(free: u64) -> Volume {
+    pub(crate) fn volume(free: u64) -> Volume {
         let facts = VolumeFacts {
             capacity_bytes: 300,
             free_bytes: free,

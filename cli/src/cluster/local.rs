@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
-use crate::files;
 use crate::exit::{Code, Failure};
+use crate::files;
 
 const FILE: &str = "cluster.json";
 

@@ -10,7 +10,7 @@ use plimsoll_host::Host;
 
 use crate::exit::Outcome;
 
-pub(crate) use status::status_of;
+pub(crate) use status::{Status, status_of};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {

@@ -11,10 +11,10 @@ use plimsoll_host::config::Span;
 use plimsoll_host::{BindError, Host};
 use plimsoll_proto::v1::SpuState;
 
-use crate::files;
 use super::local::{DirArgs, Local, Member, Role};
 use crate::connect::CONTROLLERS_DEFAULT;
 use crate::exit::{Code, Failure, Outcome};
+use crate::files;
 use crate::output::{say, write_out};
 
 const LOOK_PAUSE: Duration = Duration::from_millis(100);

@@ -29,7 +29,7 @@ pub(crate) struct StatusArgs {
 }
 
 #[derive(Serialize)]
-struct Status {
+pub(crate) struct Status {
     cluster_id: String,
     leader: Option<u64>,
     /// The controller that answered does not lead: it may be old.

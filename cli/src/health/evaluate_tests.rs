@@ -67,6 +67,7 @@ fn well() -> World {
             name: "orders".to_owned(),
             config: Some(TopicConfig { min_in_sync: 1, ..Default::default() }),
             partitions: vec![partition],
+            ..Default::default()
         }],
         events: Vec::new(),
     }

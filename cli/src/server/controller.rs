@@ -34,7 +34,7 @@ pub(crate) struct ControllerRunArgs {
 /// The configuration file of a controller; [`KEYS`] says what each key means.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct ControllerFile {
+pub(crate) struct ControllerFile {
     pub(super) id: u64,
     pub(super) data_dir: PathBuf,
     pub(super) listen: Option<String>,
@@ -93,8 +93,10 @@ const KEYS: &[Key] = &[
         "",
         "Makes an empty data directory into one of a controller that joins a cluster, by `controller add`; ignored later",
     ),
-    key("join_token", Kind::Text, "", "What storage nodes must know to register").absent("none: every node may"),
-    key("peer_token", Kind::Text, "", "What controllers must know to be believed; the same on each").absent("none"),
+    key("join_token", Kind::Text, "", "What storage nodes must know to register")
+        .absent("none: every node may"),
+    key("peer_token", Kind::Text, "", "What controllers must know to be believed; the same on each")
+        .absent("none"),
     key(
         "journal_bytes",
         Kind::Size,
@@ -362,9 +364,7 @@ impl From<ControllerError> for Failure {
             ControllerError::DataDir(DataDirError::NotBootstrapped { .. })
             | ControllerError::Start(
                 StartError::Settings(_) | StartError::OtherVoters { .. } | StartError::Removed { .. },
-            ) => {
-                Code::Configuration
-            }
+            ) => Code::Configuration,
             ControllerError::DataDir(_) | ControllerError::Start(_) | ControllerError::Listener(_) => {
                 Code::Failed
             }

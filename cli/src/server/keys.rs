@@ -3,10 +3,12 @@
 //! One table for each server says which there are; flags, environment, overlay and `docs/configuration.md` follow
 //! from it, and a test holds it against the settings themselves.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use clap::builder::ValueParser;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use plimsoll_host::config::{ByteSize, Span};
 use serde::de::DeserializeOwned;
@@ -17,7 +19,7 @@ use crate::exit::Failure;
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Text of any kind.
     Text,
     /// A folder.
@@ -42,7 +44,7 @@ pub(super) enum Kind {
 
 /// One key.
 #[derive(Debug)]
-pub(super) struct Key {
+pub(crate) struct Key {
     /// As in the file.
     pub(super) name: &'static str,
     /// The flag, without its dashes, where it is not the name.
@@ -129,7 +131,7 @@ fn checked<T: std::str::FromStr<Err = String>>(text: &str) -> Result<String, Str
 }
 
 /// Which keys a server has.
-pub(super) trait Keys {
+pub(crate) trait Keys {
     const KEYS: &'static [Key];
 }
 
@@ -138,6 +140,8 @@ pub(super) trait Keys {
 pub(crate) struct KeyArgs<K> {
     config: Option<PathBuf>,
     given: toml::Table,
+    /// Which flag or variable each given value came from.
+    sources: BTreeMap<String, String>,
     keys: PhantomData<K>,
 }
 
@@ -145,6 +149,17 @@ impl<K> KeyArgs<K> {
     /// The settings: defaults, below the file, below what flags and environment say.
     pub(super) fn settings<T: DeserializeOwned>(self) -> Result<T, Failure> {
         overlaid(self.config.as_deref(), self.given)
+    }
+
+    /// Where each value comes from that is not a default.
+    pub(super) fn origins(&self) -> Result<BTreeMap<String, String>, Failure> {
+        let mut origins = BTreeMap::new();
+        if let Some(path) = &self.config {
+            let file: toml::Table = plimsoll_host::config::load_toml(path)?;
+            origins.extend(file.keys().map(|key| (key.clone(), path.display().to_string())));
+        }
+        origins.extend(self.sources.clone());
+        Ok(origins)
     }
 }
 
@@ -167,7 +182,17 @@ impl<K: Keys> Args for KeyArgs<K> {
 impl<K: Keys> FromArgMatches for KeyArgs<K> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = K::KEYS.iter().filter_map(|key| Some((key.name.to_owned(), key.value(matches)?)));
-        Ok(Self { config: matches.get_one("config").cloned(), given: given.collect(), keys: PhantomData })
+        let source = |key: &Key| match matches.value_source(key.name)? {
+            ValueSource::CommandLine => Some((key.name.to_owned(), format!("--{}", key.flag_name()))),
+            ValueSource::EnvVariable => Some((key.name.to_owned(), key.variable())),
+            _ => None,
+        };
+        Ok(Self {
+            config: matches.get_one("config").cloned(),
+            given: given.collect(),
+            sources: K::KEYS.iter().filter_map(source).collect(),
+            keys: PhantomData,
+        })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

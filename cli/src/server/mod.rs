@@ -3,6 +3,7 @@
 mod controller;
 mod keys;
 mod settings;
+mod show;
 mod signals;
 mod spu;
 mod standalone;
@@ -10,6 +11,8 @@ mod standalone;
 pub(crate) use controller::ControllerRunArgs;
 pub(crate) use spu::SpuRunArgs;
 pub(crate) use standalone::StandaloneArgs;
+
+pub(crate) use show::{ConfigCommand, run as run_config};
 
 pub(crate) use controller::run as run_controller;
 pub(crate) use spu::run as run_spu;

@@ -9,7 +9,7 @@ use plimsoll_spu::{Spu, SpuSettings};
 use serde::{Deserialize, Serialize};
 
 use super::LogArgs;
-use super::controller::{ControllerFile, HAND_OVER_MAX, start};
+use super::controller::{ControllerFile, HAND_OVER_MAX, Plan, start};
 use super::keys::{Key, KeyArgs, Keys, Kind, key};
 use super::signals::Signals;
 use crate::exit::{Code, Failure, Outcome};
@@ -26,7 +26,7 @@ pub(crate) struct StandaloneArgs {
 /// The configuration file; [`KEYS`] says what each key means.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct StandaloneFile {
+pub(crate) struct StandaloneFile {
     data_dir: PathBuf,
     listen: String,
     spu_listen: String,
@@ -66,6 +66,35 @@ impl Default for StandaloneFile {
     }
 }
 
+impl StandaloneFile {
+    /// Checks what a start would check before it touches anything.
+    pub(super) fn check(&self) -> Outcome {
+        self.parts().map(drop)
+    }
+
+    fn parts(&self) -> Result<(Plan, SpuSettings), Failure> {
+        let plan = ControllerFile {
+            id: 1,
+            data_dir: self.data_dir.join("controller"),
+            listen: Some(self.listen.clone()),
+            bootstrap: true,
+            ..ControllerFile::default()
+        }
+        .plan()?;
+        let settings = SpuSettings {
+            id: 1,
+            data_dirs: vec![self.data_dir.join("spu")],
+            listen: self.spu_listen.clone(),
+            advertise: self.spu_advertise.clone(),
+            controllers: vec![self.listen.clone()],
+            byte_limit: self.byte_limit,
+            ..SpuSettings::default()
+        };
+        settings.validate()?;
+        Ok((plan, settings))
+    }
+}
+
 pub(crate) async fn run(args: StandaloneArgs, host: &Host) -> Outcome {
     args.log.init()?;
     let mut signals = Signals::install()?;
@@ -75,24 +104,7 @@ pub(crate) async fn run(args: StandaloneArgs, host: &Host) -> Outcome {
         std::fs::create_dir_all(&path)
             .map_err(|error| Failure::new(Code::Failed, format!("{}: {error}", path.display())))?;
     }
-    let plan = ControllerFile {
-        id: 1,
-        data_dir: file.data_dir.join("controller"),
-        listen: Some(file.listen.clone()),
-        bootstrap: true,
-        ..ControllerFile::default()
-    }
-    .plan()?;
-    let settings = SpuSettings {
-        id: 1,
-        data_dirs: vec![file.data_dir.join("spu")],
-        listen: file.spu_listen,
-        advertise: file.spu_advertise,
-        controllers: vec![file.listen],
-        byte_limit: file.byte_limit,
-        ..SpuSettings::default()
-    };
-    settings.validate()?;
+    let (plan, settings) = file.parts()?;
     let disks = settings.open_disks()?;
     let controller = start(plan, host).await?;
     let spu = tokio::select! {
