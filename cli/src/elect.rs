@@ -1,0 +1,188 @@
+//! `plimsoll partition elect`.
+
+use clap::Args;
+use plimsoll_client::SpuId;
+use plimsoll_host::Host;
+use plimsoll_proto::v1::{ElectLeaderResponse, ElectionCandidate};
+use serde::Serialize;
+
+use crate::change::ChangeArgs;
+use crate::connect::ConnectArgs;
+use crate::exit::{Code, Failure, Outcome};
+use crate::moves::partition;
+use crate::output::{print, table};
+
+#[derive(Debug, Args)]
+pub(crate) struct ElectArgs {
+    /// The partition
+    #[arg(value_name = "TOPIC/INDEX", value_parser = partition)]
+    partition: (String, u32),
+    /// The storage node that is to lead; the replica that loses least when not given
+    #[arg(long)]
+    to: Option<u32>,
+    /// Also a replica that may lack committed records: what is at risk is lost for good
+    #[arg(long)]
+    unclean: bool,
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+#[derive(Serialize)]
+struct Election {
+    dry_run: bool,
+    elected: bool,
+    /// Who leads, or would.
+    leader: Option<u32>,
+    leader_epoch: u32,
+    /// Whether committed records may be lost by it.
+    unclean: bool,
+    high_watermark: u64,
+    candidates: Vec<Candidate>,
+}
+
+#[derive(Serialize)]
+struct Candidate {
+    spu: u32,
+    standing: &'static str,
+    answered: bool,
+    last_epoch: Option<u32>,
+    log_start: Option<u64>,
+    log_end: Option<u64>,
+    high_watermark: Option<u64>,
+    /// Committed offsets that could be lost, from here on; absent when none are known to be.
+    at_risk_from: Option<u64>,
+    at_risk_to: Option<u64>,
+}
+
+impl From<ElectionCandidate> for Candidate {
+    fn from(from: ElectionCandidate) -> Self {
+        let told = |value: u64| from.answered.then_some(value);
+        let at_risk = from.at_risk_from < from.at_risk_to;
+        Self {
+            spu: from.spu_id,
+            standing: match (from.in_sync, from.eligible, from.cache_lost) {
+                (_, _, true) => "lost its page cache",
+                (true, _, false) => "in sync",
+                (false, true, false) => "eligible",
+                (false, false, false) => "out of sync",
+            },
+            answered: from.answered,
+            last_epoch: from.answered.then_some(from.last_epoch),
+            log_start: told(from.log_start),
+            log_end: told(from.log_end),
+            high_watermark: told(from.high_watermark),
+            at_risk_from: at_risk.then_some(from.at_risk_from),
+            at_risk_to: at_risk.then_some(from.at_risk_to),
+        }
+    }
+}
+
+pub(crate) async fn elect(args: ElectArgs, host: &Host) -> Outcome {
+    let (topic, index) = args.partition;
+    let admin = args.connect.connect(host).await?.admin();
+    let to = args.to.map(SpuId);
+    let dry_run = args.change.dry_run;
+    let answer = admin.elect_leader(topic.clone(), index, to, args.unclean, dry_run).await?;
+    let refused = !answer.elected && answer.unclean && !dry_run;
+    let election = Election::new(answer, dry_run);
+    print(args.change, &election, |election| election.text(&topic, index))?;
+    if refused {
+        let why = format!(
+            "{}; nothing was changed. Start a node that holds everything, or add --unclean",
+            election.cost()
+        );
+        return Err(Failure::new(Code::Failed, why));
+    }
+    Ok(())
+}
+
+impl Election {
+    fn new(answer: ElectLeaderResponse, dry_run: bool) -> Self {
+        Self {
+            dry_run,
+            elected: answer.elected,
+            leader: (answer.leader != 0).then_some(answer.leader),
+            leader_epoch: answer.leader_epoch,
+            unclean: answer.unclean,
+            high_watermark: answer.high_watermark,
+            candidates: answer.candidates.into_iter().map(Candidate::from).collect(),
+        }
+    }
+
+    fn cost(&self) -> String {
+        let chosen = self.candidates.iter().find(|candidate| Some(candidate.spu) == self.leader);
+        let who = self.leader.map_or_else(|| "nobody".to_owned(), |spu| format!("SPU {spu}"));
+        match chosen.and_then(|candidate| candidate.at_risk_from.zip(candidate.at_risk_to)) {
+            Some((from, to)) => format!("{who} would lose the committed offsets {from} to {to}, exclusive"),
+            None if self.unclean => {
+                format!("{who} may lack committed records, though none are known to be missing")
+            }
+            None => format!("{who} loses nothing"),
+        }
+    }
+
+    fn text(&self, topic: &str, index: u32) -> String {
+        let number = |value: Option<u64>| value.map_or_else(|| "?".to_owned(), |value| value.to_string());
+        let rows: Vec<Vec<String>> = self
+            .candidates
+            .iter()
+            .map(|candidate| {
+                let risk = candidate.at_risk_from.zip(candidate.at_risk_to);
+                vec![
+                    candidate.spu.to_string(),
+                    candidate.standing.to_owned(),
+                    number(candidate.last_epoch.map(u64::from)),
+                    number(candidate.log_start),
+                    number(candidate.log_end),
+                    number(candidate.high_watermark),
+                    risk.map_or_else(|| "none known".to_owned(), |(from, to)| format!("{from} to {to}")),
+                ]
+            })
+            .collect();
+        let head = ["spu", "standing", "last epoch", "log start", "log end", "high watermark", "at risk"];
+        let leader = self.leader.map_or_else(|| "nobody".to_owned(), |spu| format!("SPU {spu}"));
+        let done = match (self.elected, self.dry_run) {
+            (true, _) => format!("elected {leader} to lead {topic}/{index} in epoch {}", self.leader_epoch),
+            (false, true) => format!("dry run: {}; nothing was changed", self.cost()),
+            (false, false) if self.unclean => format!("nobody was elected for {topic}/{index}"),
+            (false, false) => format!("{leader} leads {topic}/{index}; nothing was changed"),
+        };
+        format!("{}\n{done}\n", table(&head, &rows))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cost_is_named_before_anything_is_lost() {
+        let candidate = |spu_id, in_sync, at_risk_from| ElectionCandidate {
+            spu_id,
+            in_sync,
+            answered: true,
+            last_epoch: 4,
+            log_end: 75,
+            high_watermark: 70,
+            at_risk_from,
+            at_risk_to: 80,
+            ..ElectionCandidate::default()
+        };
+        let answer = |leader, unclean| ElectLeaderResponse {
+            leader,
+            unclean,
+            high_watermark: 80,
+            candidates: vec![candidate(1, true, 80), candidate(3, false, 75)],
+            ..ElectLeaderResponse::default()
+        };
+        let lossy = Election::new(answer(3, true), true);
+        assert_eq!(lossy.cost(), "SPU 3 would lose the committed offsets 75 to 80, exclusive");
+        assert!(lossy.text("t", 0).contains("75 to 80"), "{}", lossy.text("t", 0));
+        let clean = Election::new(answer(1, false), true);
+        assert_eq!(clean.cost(), "SPU 1 loses nothing");
+        let json = serde_json::to_value(&clean).expect("plain data");
+        assert_eq!((&json["candidates"][0]["at_risk_from"], &json["leader"]), (&serde_json::Value::Null, &1.into()));
+    }
+}
