@@ -18,6 +18,7 @@ mod health;
 mod latency;
 mod moves;
 mod output;
+mod partition;
 mod produce;
 mod profile;
 mod retention;
@@ -67,6 +68,9 @@ enum Command {
     /// Creates, lists, describes and deletes topics
     #[command(subcommand)]
     Topic(topic::TopicCommand),
+    /// Lists partitions, moves them and elects their leaders
+    #[command(subcommand)]
+    Partition(partition::PartitionCommand),
     /// Sends each line of standard input as a record
     Produce(produce::ProduceArgs),
     /// Prints records
@@ -163,6 +167,7 @@ async fn once(command: Command, host: &Host) -> Outcome {
         Command::Standalone(args) => server::run_standalone(args, host).await,
         Command::Cluster(command) => cluster::run(command, host).await,
         Command::Topic(command) => topic::run(command, host).await,
+        Command::Partition(command) => partition::run(command, host).await,
         Command::Produce(args) => produce::run(args, host).await,
         Command::Consume(args) => consume::run(args, host).await,
         Command::Disk(args) => disk::run(args, host).await,
@@ -183,6 +188,54 @@ async fn once(command: Command, host: &Host) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every command, by its words.
+    fn commands(command: &clap::Command, words: &str, found: &mut Vec<String>) {
+        let words = format!("{words} {}", command.get_name()).trim().to_owned();
+        let inner: Vec<_> = command.get_subcommands().filter(|inner| inner.get_name() != "help").collect();
+        if inner.is_empty() || !command.is_subcommand_required_set() {
+            found.push(words.clone());
+        }
+        inner.into_iter().for_each(|inner| commands(inner, &words, found));
+    }
+
+    #[test]
+    fn the_reference_names_every_command() {
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cli.md"));
+        let page = page.expect("docs/cli.md");
+        let mut all = Vec::new();
+        commands(&Arguments::command(), "", &mut all);
+        let missing: Vec<_> = all
+            .iter()
+            // The subjects of a configuration are those of the servers.
+            .filter(|words| !words.starts_with("plimsoll config") && words.as_str() != "plimsoll")
+            .filter(|words| !page.contains(&format!("`{words}`")))
+            .collect();
+        assert!(missing.is_empty(), "docs/cli.md lacks {missing:?}");
+    }
+
+    #[test]
+    fn nonsense_in_any_flag_is_an_error_and_never_a_panic() {
+        let mut all = Vec::new();
+        commands(&Arguments::command(), "", &mut all);
+        for words in all {
+            let path: Vec<&str> = words.split(' ').collect();
+            let mut command = &Arguments::command();
+            let root = command.clone();
+            command = &root;
+            for word in &path[1..] {
+                command = command.find_subcommand(word).expect("listed");
+            }
+            for flag in command.get_arguments().filter_map(|argument| argument.get_long()) {
+                for nonsense in ["10XB", "-1", "", "\u{1}", "99999999999999999999999", "two words"] {
+                    let given = format!("--{flag}={nonsense}");
+                    let arguments = path.iter().copied().chain([given.as_str()]);
+                    // Free text may be anything; what matters is that reading it never goes wrong.
+                    drop(Arguments::command().try_get_matches_from(arguments));
+                }
+            }
+        }
+    }
 
     #[test]
     fn the_arguments_are_well_formed() {

@@ -1,68 +1,12 @@
 //! The contract of the command line: exit codes, messages that name the remedy, JSON that can be read.
 
+mod process;
+
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
-/// A folder of its own, removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a folder for the test");
-        Self(path)
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.0.join(name);
-        #[expect(clippy::disallowed_methods, reason = "a file of the test")]
-        std::fs::write(&path, text).expect("a file for the test");
-        path.display().to_string()
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
-/// A server; killed at the end if it still runs.
-struct Server(std::process::Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-/// Addresses where nothing listens; bound and closed again.
-fn free_addresses<const N: usize>() -> [String; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
-    listeners.map(|listener| listener.local_addr().expect("bound").to_string())
-}
-
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
-    command.args(arguments).stdin(Stdio::null());
-    for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("PLIMSOLL_")) {
-        command.env_remove(key);
-    }
-    command
-}
-
-fn plimsoll(arguments: &[&str]) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = command(arguments).output().expect("the binary runs");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
-    (status.code().expect("it ends by itself"), text(stdout), text(stderr))
-}
+use process::{Folder, Server, command, free_addresses, plimsoll, terminate};
 
 #[test]
 fn usage_is_code_2_and_help_is_0() {
@@ -295,10 +239,13 @@ fn standalone_serves_what_the_commands_ask() {
     terminate(&mut server);
 }
 
-/// SIGTERM, which ends a server in order.
-fn terminate(server: &mut Server) {
-    let pid =
-        i32::try_from(server.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
-    assert_eq!(server.0.wait().expect("it ends").code(), Some(0));
+#[test]
+fn a_dry_start_makes_nothing() {
+    let folder = Folder::new("dry");
+    let dir = folder.path("cluster");
+    let (code, _, err) =
+        plimsoll(&["cluster", "start", "--local", "--dir", &dir, "--port", "42001", "--dry-run"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("would start") && err.contains("undo: plimsoll cluster stop"), "{err}");
+    assert!(!folder.0.join("cluster").exists());
 }

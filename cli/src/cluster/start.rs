@@ -41,13 +41,18 @@ pub(crate) struct StartArgs {
     timeout: Span,
     #[command(flatten)]
     dir: DirArgs,
+    /// Says what would be started, looks whether the ports are free, and starts nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(crate) async fn run(args: StartArgs, host: &Host) -> Outcome {
     let dir = args.dir.path()?;
-    let local = match Local::load(&dir)? {
+    let found = Local::load(&dir)?;
+    let is_new = found.is_none();
+    let local = match found {
         Some(local) => known(&args, &dir, local)?,
-        None => fresh(&args, &dir)?,
+        None => fresh(&args)?,
     };
     let running = local.running(&dir).len();
     if running == local.members.len() {
@@ -58,6 +63,19 @@ pub(crate) async fn run(args: StartArgs, host: &Host) -> Outcome {
         local.members.iter().filter(|member| member.running(&dir).is_none()).collect();
     for member in &missing {
         check_port(host, &member.address).await?;
+    }
+    if args.dry_run {
+        let names: Vec<String> = missing.iter().map(|member| member.name()).collect();
+        say(format!(
+            "would start {} in {}; nothing was changed\nundo: plimsoll cluster stop --dir {}",
+            names.join(", "),
+            dir.display(),
+            dir.display()
+        ));
+        return Ok(());
+    }
+    if is_new {
+        make(&local, &dir)?;
     }
     let mut children = Vec::new();
     for member in missing {
@@ -89,7 +107,7 @@ fn known(args: &StartArgs, dir: &Path, local: Local) -> Result<Local, Failure> {
     Ok(local)
 }
 
-fn fresh(args: &StartArgs, dir: &Path) -> Result<Local, Failure> {
+fn fresh(args: &StartArgs) -> Result<Local, Failure> {
     let member = |role, id: u32, first: u32| {
         let port = u32::from(args.port) + first + id - 1;
         if port > u32::from(u16::MAX) {
@@ -102,14 +120,17 @@ fn fresh(args: &StartArgs, dir: &Path) -> Result<Local, Failure> {
     };
     let controllers = (1..=args.controllers).map(|id| member(Role::Controller, id, 0));
     let spus = (1..=args.spus).map(|id| member(Role::Spu, id, 10));
-    let local = Local::new(controllers.chain(spus).collect::<Result<_, _>>()?);
+    Ok(Local::new(controllers.chain(spus).collect::<Result<_, _>>()?))
+}
+
+/// Makes the folders of a new cluster.
+fn make(local: &Local, dir: &Path) -> Outcome {
     for member in &local.members {
         let data = dir.join(member.name());
         std::fs::create_dir_all(&data)
             .map_err(|error| Failure::new(Code::Failed, format!("{}: {error}", data.display())))?;
     }
-    local.save(dir)?;
-    Ok(local)
+    local.save(dir)
 }
 
 async fn check_port(host: &Host, address: &str) -> Outcome {

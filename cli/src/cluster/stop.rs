@@ -23,6 +23,9 @@ pub(crate) struct StopArgs {
     timeout: Span,
     #[command(flatten)]
     dir: DirArgs,
+    /// Says what would be stopped, and stops nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(crate) async fn run(args: StopArgs, host: &Host) -> Outcome {
@@ -33,6 +36,11 @@ pub(crate) async fn run(args: StopArgs, host: &Host) -> Outcome {
     };
     if local.running(&dir).is_empty() {
         say(format!("the cluster in {} is stopped already", dir.display()));
+        return Ok(());
+    }
+    if args.dry_run {
+        let names: Vec<String> = local.running(&dir).into_iter().map(Member::name).collect();
+        say(format!("would stop {} in {}; nothing was changed", names.join(", "), dir.display()));
         return Ok(());
     }
     // Storage nodes first: they hand over to each other through the controllers.
