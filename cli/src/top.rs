@@ -46,7 +46,7 @@ pub(crate) async fn run(args: TopArgs, host: &Host) -> Outcome {
     let client = args.connect.connect(host).await?;
     let every = args.every.0.max(EVERY_MIN);
     let mut model = Model::default();
-    let colours = !std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut terminal = ratatui::try_init()?;
     let ended = async {
         let mut next = host.clock.now();
@@ -66,7 +66,9 @@ pub(crate) async fn run(args: TopArgs, host: &Host) -> Outcome {
                     model.paused = !model.paused;
                     terminal.draw(|frame| screen::draw(frame, &model, colours))?;
                 }
-                Asked::Draw => drop(terminal.draw(|frame| screen::draw(frame, &model, colours))?),
+                Asked::Draw => {
+                    terminal.draw(|frame| screen::draw(frame, &model, colours))?;
+                }
                 Asked::Nothing => host.clock.sleep(KEYS).await,
             }
         }

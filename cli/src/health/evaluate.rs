@@ -60,12 +60,15 @@ const STALE_MS: u64 = 5_000;
 /// Full within so long is soon.
 const SOON_MS: u64 = 600_000;
 
+/// What stands for each word in capitals of a next command.
+type Names = Vec<(&'static str, String)>;
+
 #[derive(Default)]
-struct Found(BTreeMap<Code, Vec<(Member, Vec<(&'static str, String)>)>>);
+struct Found(BTreeMap<Code, Vec<(Member, Names)>>);
 
 impl Found {
     /// `names` replace the words in capitals of the next command.
-    fn add(&mut self, code: Code, member: Member, names: Vec<(&'static str, String)>) {
+    fn add(&mut self, code: Code, member: Member, names: Names) {
         self.0.entry(code).or_default().push((member, names));
     }
 }
@@ -104,7 +107,7 @@ pub(crate) fn evaluate(picture: &Picture<'_>) -> Vec<Finding> {
     findings
 }
 
-fn finding(code: Code, members: Vec<(Member, Vec<(&'static str, String)>)>) -> Finding {
+fn finding(code: Code, members: Vec<(Member, Names)>) -> Finding {
     let page = code.page();
     let names = members.first().map(|(_, names)| names.clone()).unwrap_or_default();
     let next = names.iter().fold(page.next.to_owned(), |next, (word, name)| next.replace(word, name));

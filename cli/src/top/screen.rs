@@ -194,8 +194,7 @@ mod tests {
         let mut full = volume(0);
         full.level = Some("read-only");
         full.reason = Some("disk full: bytes".to_owned());
-        let mut model = Model::default();
-        model.look = Look {
+        let look = Look {
             at: Duration::from_secs(1),
             verdict: Some(Verdict::Critical),
             cluster: "abcd1234".to_owned(),
@@ -226,8 +225,8 @@ mod tests {
             ],
             ..Default::default()
         };
-        model.rates.insert("orders".to_owned(), 1234);
-        model
+        let rates = [("orders".to_owned(), 1234)].into();
+        Model { look, rates, ..Default::default() }
     }
 
     fn shown(model: &Model, width: u16, height: u16) -> Vec<String> {
