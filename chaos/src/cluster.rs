@@ -259,6 +259,16 @@ impl Cluster {
         }
     }
 
+    /// A client with connections of its own.
+    ///
+    /// # Errors
+    /// When no controller answers.
+    pub async fn another_client(&self, host: &Host) -> anyhow::Result<Client> {
+        let client =
+            Client::builder().host(host.clone()).controllers(self.controller_addresses.iter().cloned());
+        client.build().await.context("another client")
+    }
+
     /// Fails when a server has ended by itself.
     ///
     /// # Errors

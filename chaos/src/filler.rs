@@ -39,6 +39,8 @@ pub struct Filler {
     disk: Disk,
     /// The file on a real disk.
     file: Option<(PathBuf, OwnedFd)>,
+    /// Where that file is while it is not open.
+    let_go: Option<PathBuf>,
     taken_bytes: u64,
 }
 
@@ -62,7 +64,7 @@ impl Filler {
             }
             DiskKind::Simulated => None,
         };
-        Ok(Self { disk: disk.clone(), file, taken_bytes: 0 })
+        Ok(Self { disk: disk.clone(), file, let_go: None, taken_bytes: 0 })
     }
 
     /// Bytes taken so far.
@@ -163,7 +165,22 @@ impl Filler {
         self.release()
     }
 
+    /// Makes what was taken durable and keeps it without an open file, so that the disk can be unmounted. From then on
+    /// it can only be removed.
+    ///
+    /// # Errors
+    /// What `fsync(2)` says.
+    pub fn let_go(&mut self) -> anyhow::Result<()> {
+        let Some((path, file)) = self.file.take() else { return Ok(()) };
+        rustix::fs::fsync(&file).with_context(|| format!("sync {}", path.display()))?;
+        self.let_go = Some(path);
+        Ok(())
+    }
+
     fn release(&mut self) -> anyhow::Result<()> {
+        if let Some(path) = self.let_go.take() {
+            return rustix::fs::unlink(&path).with_context(|| format!("unlink {}", path.display()));
+        }
         match self.file.take() {
             Some((path, file)) => {
                 // Closed first: an unlinked file keeps its blocks until the last handle is gone.

@@ -1,11 +1,15 @@
 //! `plimsoll-chaos`: breaks clusters on purpose and tells what came of it.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use plimsoll_chaos::demo::{self, Options, Verdict};
-use plimsoll_chaos::rig::{DiskKind, last_run, privilege};
-use plimsoll_chaos::scenario::{self, Show, Totals};
+use plimsoll_chaos::rig::network::leave_the_machines_network;
+use plimsoll_chaos::rig::{DiskKind, Privilege, last_run, privilege};
+use plimsoll_chaos::scenario::{self, Outcome, Show, Totals};
 use plimsoll_chaos::screen::Screen;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -28,12 +32,43 @@ enum Command {
     List,
     /// Runs scenarios, each on a cluster of its own
     Run(RunArguments),
+    /// Breaks clusters for hours, in rounds whose faults a seed chooses
+    Soak(SoakArguments),
     /// Shows what came of the last run
     Report {
-        /// As JSON
+        /// As JSON, with everything that was recorded over time
         #[arg(long)]
         json: bool,
+        /// Write the page with the timelines here
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
     },
+}
+
+/// How outcomes are shown.
+#[derive(Args)]
+struct Output {
+    /// Print the outcomes as one JSON array on standard output, everything else on standard error
+    #[arg(long)]
+    json: bool,
+    /// No colours, also on a terminal
+    #[arg(long)]
+    no_color: bool,
+    /// Fixes what is left to chance; by default 1
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Write the page with the timelines here, too
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct SoakArguments {
+    /// No round begins after so many hours; the last one is played to its end
+    #[arg(long, default_value_t = 1.0)]
+    hours: f64,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Args)]
@@ -47,12 +82,8 @@ struct RunArguments {
     /// The quick ones
     #[arg(long, conflicts_with = "all")]
     smoke: bool,
-    /// Print the outcomes as one JSON array on standard output, everything else on standard error
-    #[arg(long)]
-    json: bool,
-    /// No colours, also on a terminal
-    #[arg(long)]
-    no_color: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Args)]
@@ -92,8 +123,9 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Command::Run(arguments) => run(&arguments),
-        Command::Report { json } => report(json),
+        Command::Run(arguments) => run(arguments),
+        Command::Soak(arguments) => soak(arguments),
+        Command::Report { json, html } => report(json, html.as_deref()),
     }
 }
 
@@ -120,8 +152,8 @@ fn colour(no_color: bool) -> bool {
     !no_color && std::env::var_os("NO_COLOR").is_none()
 }
 
-fn run(arguments: &RunArguments) -> ExitCode {
-    let _may_mount = privilege();
+fn run(arguments: RunArguments) -> ExitCode {
+    let no_network = set_up();
     let all = scenario::all();
     let mut chosen = Vec::new();
     for name in &arguments.scenarios {
@@ -134,30 +166,86 @@ fn run(arguments: &RunArguments) -> ExitCode {
     if arguments.all || arguments.smoke {
         chosen = all.into_iter().filter(|scenario| arguments.all || scenario.smoke).collect();
     }
-    let (json, colour) = (arguments.json, colour(arguments.no_color));
+    let output = arguments.output;
     to_the_end(async move {
-        let host = plimsoll_host::Host::real();
-        let screen = Screen::new(host.clock.clone(), colour, json);
-        let show = Show { host, screen };
+        let show = show(&output, no_network);
         let mut outcomes = Vec::new();
         for scenario in chosen {
             show.screen.heading(&format!("{}: {}", scenario.name, scenario.about));
             let outcome = scenario.run(&show).await;
-            show.screen.say(&outcome.line());
-            show.screen.detail(&outcome.reasons.join("\n"));
+            tell(&show, &outcome);
             outcomes.push(outcome);
         }
-        let totals = Totals::of(&outcomes);
-        let text = serde_json::to_string(&outcomes).unwrap_or_default();
-        if let Err(error) = last_run::save(&text) {
-            show.screen.say(&format!("the report of this run is not kept: {error:#}"));
-        }
-        println!("{}", if json { text } else { totals.line() });
-        if totals.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        conclude(&show, &output, &outcomes)
     })
 }
 
-fn report(json: bool) -> ExitCode {
+fn soak(arguments: SoakArguments) -> ExitCode {
+    let no_network = set_up();
+    let Ok(lasts) = Duration::try_from_secs_f64(arguments.hours * 3_600.0) else {
+        eprintln!("plimsoll-chaos: --hours takes a number of hours");
+        return ExitCode::from(2);
+    };
+    let output = arguments.output;
+    to_the_end(async move {
+        let show = show(&output, no_network);
+        show.screen.heading(&format!("soak for {} s, seed {}", lasts.as_secs(), output.seed));
+        let soak = scenario::Soak { lasts, seed: output.seed };
+        let outcomes = scenario::rounds(soak, &show, |outcome| {
+            tell(&show, outcome);
+            if outcome.verdict == scenario::Verdict::Fail {
+                let again = format!("plimsoll-chaos soak --hours 0 --seed {}", outcome.seed);
+                show.screen.say(&format!("this round again: {again}"));
+            }
+        });
+        let outcomes = outcomes.await;
+        conclude(&show, &output, &outcomes)
+    })
+}
+
+/// First thing, because it may run this program again in namespaces of its own; then why there is no network that can
+/// be cut, if there is none.
+fn set_up() -> Option<String> {
+    match privilege() {
+        Privilege::Root => leave_the_machines_network().err().map(|error| format!("{error:#}")),
+        Privilege::Namespace | Privilege::None => Some("hosts of their own need root".to_owned()),
+    }
+}
+
+fn show(output: &Output, no_network: Option<String>) -> Show {
+    let host = plimsoll_host::Host::real();
+    let screen = Arc::new(Screen::new(host.clock.clone(), colour(output.no_color), output.json));
+    Show { host, screen, seed: output.seed, no_network }
+}
+
+fn tell(show: &Show, outcome: &Outcome) {
+    show.screen.say(&outcome.line());
+    show.screen.detail(&outcome.reasons.join("\n"));
+}
+
+/// The last line, and what is kept for `report`.
+fn conclude(show: &Show, output: &Output, outcomes: &[Outcome]) -> ExitCode {
+    let totals = Totals::of(outcomes);
+    let kept = serde_json::to_string(outcomes).unwrap_or_default();
+    if let Err(error) = last_run::save(&kept) {
+        show.screen.say(&format!("the report of this run is not kept: {error:#}"));
+    }
+    if let Some(file) = &output.html {
+        match last_run::write(file, &scenario::page(outcomes)) {
+            Ok(()) => show.screen.say(&format!("timelines: {}", file.display())),
+            Err(error) => show.screen.say(&format!("no page: {error:#}")),
+        }
+    }
+    if output.json {
+        let short: Vec<Outcome> = outcomes.iter().map(Outcome::without_timeline).collect();
+        println!("{}", serde_json::to_string(&short).unwrap_or_default());
+    } else {
+        println!("{}", totals.line());
+    }
+    if totals.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn report(json: bool, html: Option<&Path>) -> ExitCode {
     let outcomes = match last_run::load() {
         Ok(text) if json => {
             println!("{text}");
@@ -168,6 +256,12 @@ fn report(json: bool) -> ExitCode {
     };
     match outcomes {
         Ok(outcomes) => {
+            if let Some(file) = html
+                && let Err(error) = last_run::write(file, &scenario::page(&outcomes))
+            {
+                eprintln!("plimsoll-chaos: {error:#}");
+                return ExitCode::FAILURE;
+            }
             for outcome in &outcomes {
                 println!("{}", outcome.line());
                 for reason in &outcome.reasons {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use plimsoll_client::{Client, Delivery, Outcome, Producer, ProducerEvent, Record, StartAt, TopicId};
+use plimsoll_client::{Acks, Client, Delivery, Outcome, Producer, ProducerEvent, Record, StartAt, TopicId};
 use plimsoll_history::{Answer, Event, History, Payload, Promise};
 use plimsoll_host::{Host, Task};
 use plimsoll_proto::ids::PartitionId;
@@ -17,14 +17,53 @@ use tokio::sync::{broadcast, mpsc};
 /// What one producer does.
 #[derive(Clone, Debug)]
 pub struct LoadSpec {
-    /// Where to; one partition, or all by the number of the record.
+    /// Where to.
     pub topic: String,
+    /// To these partitions in turn; to all when empty.
+    pub partitions: Vec<u32>,
     /// Tells producers apart.
     pub id: u64,
     /// Records a second.
     pub rate_per_s: u32,
     /// Size of each record.
     pub record_bytes: usize,
+    /// When a record counts as delivered.
+    pub acks: Acks,
+    /// Whether repetitions are told apart.
+    pub idempotent: bool,
+    /// Whether records have keys, which then choose the partition.
+    pub keyed: bool,
+}
+
+impl LoadSpec {
+    /// Idempotent, acks=all, without keys, to all partitions.
+    pub fn new(topic: &str, rate_per_s: u32, record_bytes: usize) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            partitions: Vec::new(),
+            id: 0,
+            rate_per_s,
+            record_bytes,
+            acks: Acks::All,
+            idempotent: true,
+            keyed: false,
+        }
+    }
+}
+
+/// One typed refusal.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused {
+    /// When.
+    pub at: Duration,
+    /// Of which partition.
+    pub partition: u32,
+    /// By whom.
+    pub spu: u32,
+    /// Why.
+    pub reason: Reason,
+    /// From the request to the answer.
+    pub after: Duration,
 }
 
 /// One acknowledged batch.
@@ -44,7 +83,9 @@ pub struct Log {
     /// In order of time.
     pub acks: Vec<Ack>,
     /// Every typed refusal.
-    pub refused: Vec<(Duration, u32, Reason)>,
+    pub refused: Vec<Refused>,
+    /// When a record was sent, and how long it took to be acknowledged.
+    pub latencies: Vec<(Duration, Duration)>,
     /// Records that failed for good, and why the first did.
     pub failed: (u64, Option<String>),
 }
@@ -78,6 +119,7 @@ pub struct Load {
 #[derive(Debug)]
 struct State {
     host: Host,
+    acks: Acks,
     topic_id: TopicId,
     evidence: Arc<Evidence>,
     stop: AtomicBool,
@@ -99,11 +141,17 @@ impl Load {
         spec: LoadSpec,
     ) -> anyhow::Result<Self> {
         const PATIENCE: Duration = Duration::from_secs(120);
-        let producer = client.producer(&spec.topic).linger(Duration::from_millis(5)).deadline(PATIENCE);
+        let producer = client
+            .producer(&spec.topic)
+            .linger(Duration::from_millis(5))
+            .deadline(PATIENCE)
+            .acks(spec.acks)
+            .idempotent(spec.idempotent);
         let producer = producer.build().await.with_context(|| format!("a producer of {}", spec.topic))?;
         let topic_id = client.topic_id(&spec.topic).context("a topic that has a producer")?;
         let state = Arc::new(State {
             host: host.clone(),
+            acks: spec.acks,
             topic_id,
             evidence: Arc::clone(evidence),
             stop: AtomicBool::new(false),
@@ -147,6 +195,15 @@ impl Load {
         self.state.acked.load(Ordering::Relaxed)
     }
 
+    /// Records acknowledged and batches refused so far, at any later time.
+    pub fn counters(&self) -> impl Fn() -> (u64, u64) + Send + Sync + 'static {
+        let state = Arc::clone(&self.state);
+        move || {
+            let refused = state.log.lock().unwrap_or_else(PoisonError::into_inner).refused.len();
+            (state.acked.load(Ordering::Relaxed), u64::try_from(refused).unwrap_or(u64::MAX))
+        }
+    }
+
     /// Looks at what happened so far.
     pub fn with_log<T>(&self, look: impl FnOnce(&Log) -> T) -> T {
         look(&self.state.log.lock().unwrap_or_else(PoisonError::into_inner))
@@ -158,10 +215,14 @@ impl State {
         self: Arc<Self>,
         producer: Producer,
         spec: LoadSpec,
-        deliveries: mpsc::Sender<(Payload, Delivery)>,
+        deliveries: mpsc::Sender<(Payload, Duration, Delivery)>,
     ) {
         const TICK: Duration = Duration::from_millis(10);
-        let partitions = u64::from(producer.partitions().max(1));
+        let partitions = match spec.partitions.is_empty() {
+            true => (0..producer.partitions()).collect(),
+            false => spec.partitions.clone(),
+        };
+        let count = u64::try_from(partitions.len()).unwrap_or(1).max(1);
         let began = self.host.clock.now();
         let mut number = 0u64;
         let mut due = 0.0;
@@ -176,16 +237,21 @@ impl State {
             while due >= 1.0 && !self.stop.load(Ordering::Acquire) {
                 due -= 1.0;
                 let value = value_of(spec.id, number, spec.record_bytes);
-                let payload = Payload::of(None, Some(&value));
-                let partition = u32::try_from(number % partitions).unwrap_or(0);
+                // A key for each partition, so that the order within a key is that within a partition.
+                let key = spec.keyed.then(|| Bytes::from(format!("key-{}", number % count)));
+                let payload = Payload::of(key.as_deref(), Some(&value));
+                let turn = usize::try_from(number % count).unwrap_or(0);
+                let partition = partitions.get(turn).copied().unwrap_or(0);
                 number += 1;
                 let whole = self.partition(partition);
+                let record = Record { key, ..Record::new(value) };
                 // Before the send: an acknowledgement may come before this task runs again.
                 self.evidence.record(Event::Sent { producer: spec.id, partition: whole, payload });
-                match producer.send(Record::new(value).partition(partition)).await {
+                match producer.send(record.partition(partition)).await {
                     Ok(delivery) => {
                         self.sent.fetch_add(1, Ordering::Relaxed);
-                        if deliveries.send((payload, delivery)).await.is_err() {
+                        let sent = self.host.clock.now();
+                        if deliveries.send((payload, sent, delivery)).await.is_err() {
                             return;
                         }
                     }
@@ -206,15 +272,18 @@ impl State {
         PartitionId { topic_id: self.topic_id, index }
     }
 
-    async fn collect(self: Arc<Self>, mut answered: mpsc::Receiver<(Payload, Delivery)>) {
-        while let Some((payload, delivery)) = answered.recv().await {
+    async fn collect(self: Arc<Self>, mut answered: mpsc::Receiver<(Payload, Duration, Delivery)>) {
+        while let Some((payload, sent, delivery)) = answered.recv().await {
             let partition = self.partition(delivery.partition());
             let answer = match delivery.await {
                 Ok(delivered) => {
                     self.acked.fetch_add(1, Ordering::Relaxed);
-                    match delivered.offset {
-                        Some(offset) => Answer::Acked { offset, promise: Promise::Replicated },
-                        None => Answer::Unknown,
+                    let took = self.host.clock.now().saturating_sub(sent);
+                    self.log.lock().unwrap_or_else(PoisonError::into_inner).latencies.push((sent, took));
+                    match (delivered.offset, self.acks) {
+                        (Some(offset), Acks::All) => Answer::Acked { offset, promise: Promise::Replicated },
+                        (Some(offset), Acks::Leader) => Answer::Acked { offset, promise: Promise::Leader },
+                        (_, Acks::None) | (None, _) => Answer::Unknown,
                     }
                 }
                 Err(error) => {
@@ -249,8 +318,8 @@ impl State {
                 ProducerEvent::Acked { partition, spu, .. } => {
                     log.acks.push(Ack { at, partition, spu: spu.0 });
                 }
-                ProducerEvent::Refused { spu, refusal, .. } => {
-                    log.refused.push((at, spu.0, refusal.reason()));
+                ProducerEvent::Refused { partition, spu, refusal, after, .. } => {
+                    log.refused.push(Refused { at, partition, spu: spu.0, reason: refusal.reason(), after });
                 }
                 ProducerEvent::Rerouted { .. }
                 | ProducerEvent::LeaderChanged { .. }
@@ -325,6 +394,12 @@ impl Reader {
     /// Records read, of all partitions; of a topic that nothing was deleted from.
     pub fn read(&self) -> u64 {
         self.read.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+
+    /// As [`Reader::read`], at any later time.
+    pub fn counter(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let read = Arc::clone(&self.read);
+        move || read.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
     }
 
     /// Why it ended before its time, if it did.

@@ -1,5 +1,6 @@
 //! What is done to volumes, processes and hosts. Each undoes itself when dropped.
 
+pub mod ballast;
 pub mod freeze;
 pub mod injection;
 pub mod inodes;

@@ -1,6 +1,6 @@
 //! What the last run of scenarios came to, kept for `report`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rustix::fs::{Mode, OFlags};
@@ -14,9 +14,16 @@ fn path() -> PathBuf {
 /// # Errors
 /// What the folder for temporary files says.
 pub fn save(text: &str) -> anyhow::Result<()> {
-    let path = path();
+    write(&path(), text)
+}
+
+/// Writes a file, in place of the one that was there.
+///
+/// # Errors
+/// What `open(2)` and `write(2)` say.
+pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
+    let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH)
         .with_context(|| format!("create {}", path.display()))?;
     let mut left = text.as_bytes();
     while !left.is_empty() {

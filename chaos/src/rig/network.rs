@@ -129,22 +129,33 @@ impl Lan {
         self.host(to)?.inside("iptables", &arguments).map_err(|error| Missing::because(format!("{error:#}")))
     }
 
+    /// Nothing that `host` sends arrives at any of `others`.
+    ///
+    /// # Errors
+    /// As [`Lan::cut`].
+    pub fn mute(&self, host: Ipv4Addr, others: &[Ipv4Addr]) -> anyhow::Result<()> {
+        for other in others {
+            // What would arrive here is dropped where it is sent.
+            if *other == OWN_ADDRESS {
+                let arguments = ["-w", "-A", "OUTPUT", "-d", &other.to_string(), "-j", "DROP"];
+                let cut = self.host(host)?.inside("iptables", &arguments);
+                cut.map_err(|error| Missing::because(format!("{error:#}")))?;
+            } else {
+                self.cut(host, *other)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Cuts both directions between each of `one` and each of `other`.
     ///
     /// # Errors
     /// As [`Lan::cut`].
     pub fn separate(&self, one: &[Ipv4Addr], other: &[Ipv4Addr]) -> anyhow::Result<()> {
         for left in one {
-            for right in other.iter().filter(|right| *right != left) {
-                for (from, to) in [(*left, *right), (*right, *left)] {
-                    // What arrives here is cut where it is sent.
-                    if to == OWN_ADDRESS {
-                        let arguments = ["-w", "-A", "OUTPUT", "-d", &to.to_string(), "-j", "DROP"];
-                        self.host(from)?.inside("iptables", &arguments)?;
-                    } else {
-                        self.cut(from, to)?;
-                    }
-                }
+            self.mute(*left, other)?;
+            for right in other {
+                self.cut(*right, *left)?;
             }
         }
         Ok(())

@@ -4,10 +4,39 @@ use std::time::Duration;
 
 use plimsoll_client::TopicConfig;
 
+use super::Scenario;
+use super::bars::{Bar, EVERY_PARTITION, NO_REROUTE, Without};
 use super::run::{Run, TOPIC, millis};
 use crate::filler::Filler;
+use crate::workload::LoadSpec;
 
-async fn fill(run: &Run, spus: &[u32]) -> anyhow::Result<Vec<(u32, Filler)>> {
+/// Several fills at once have no single beginning.
+const AT_ONCE: Without =
+    &[(Bar::Detect, "several disks fill at once; see leader-full"), NO_REROUTE, EVERY_PARTITION];
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new("two-of-three-full", "two of three disks are full, min_in_sync is 2", |run| {
+            Box::pin(two_of_three(run))
+        })
+        .without(AT_ONCE),
+        Scenario::new("all-full-topic-deleted", "all disks are full, then one topic is deleted", |run| {
+            Box::pin(all_then_topic_deleted(run))
+        })
+        .smoke()
+        .without(AT_ONCE),
+        Scenario::new("many-waiting-producers", "all disks are full and 100 producers wait", |run| {
+            Box::pin(many_waiting(run))
+        })
+        .without(AT_ONCE),
+        Scenario::new("thousand-waiting-producers", "all disks are full and 1,000 producers wait", |run| {
+            Box::pin(thousand_waiting(run))
+        })
+        .without(AT_ONCE),
+    ]
+}
+
+pub(super) async fn fill(run: &Run, spus: &[u32]) -> anyhow::Result<Vec<(u32, Filler)>> {
     let disks: Vec<_> = spus.iter().map(|spu| run.cluster.disk(*spu).clone()).collect();
     let fills = futures::future::join_all(disks.iter().map(|disk| run.fill(disk))).await;
     let mut fillers = Vec::new();
@@ -17,7 +46,7 @@ async fn fill(run: &Run, spus: &[u32]) -> anyhow::Result<Vec<(u32, Filler)>> {
     Ok(fillers)
 }
 
-async fn refused_for_good(run: &mut Run, from: Duration) {
+pub(super) async fn refused_for_good(run: &mut Run, from: Duration) {
     let stopped = |run: &Run| run.first_refusal(from).is_some();
     let refused = run.until(Duration::from_secs(10), stopped).await;
     run.expect(refused.is_some(), || "no typed refusal within 10 s".to_owned());
@@ -28,12 +57,12 @@ async fn refused_for_good(run: &mut Run, from: Duration) {
     run.expect(during == 0, || format!("{during} records acknowledged without enough disks"));
 }
 
-async fn writable_after(run: &mut Run, removed: Duration) {
+pub(super) async fn writable_after(run: &mut Run, removed: Duration) {
     let again = run.until(Duration::from_secs(20), |run| run.first_ack(removed, |_| true).is_some()).await;
-    run.figure("recover_ms", again.map(|at| millis(at.saturating_sub(removed))), Some(2_000));
+    run.bar(Bar::Recover, again.map(|at| millis(at.saturating_sub(removed))));
 }
 
-pub(super) async fn two_of_three(run: &mut Run) -> anyhow::Result<()> {
+async fn two_of_three(run: &mut Run) -> anyhow::Result<()> {
     run.flowing(3, 1_000, 512).await?;
     let from = run.now();
     let fillers = fill(run, &[1, 2]).await?;
@@ -50,7 +79,7 @@ pub(super) async fn two_of_three(run: &mut Run) -> anyhow::Result<()> {
     run.end_episode(2, from).await
 }
 
-pub(super) async fn all_then_topic_deleted(run: &mut Run) -> anyhow::Result<()> {
+async fn all_then_topic_deleted(run: &mut Run) -> anyhow::Result<()> {
     run.plain_topic("spare", TopicConfig { partitions: 1, ..TopicConfig::default() }).await?;
     run.write("spare", 20 << 20).await?;
     run.flowing(3, 1_000, 512).await?;
@@ -70,36 +99,35 @@ pub(super) async fn all_then_topic_deleted(run: &mut Run) -> anyhow::Result<()> 
     Ok(())
 }
 
-pub(super) async fn many_waiting(run: &mut Run) -> anyhow::Result<()> {
-    const PRODUCERS: u64 = 100;
-    const WAIT_S: u64 = 10;
+async fn many_waiting(run: &mut Run) -> anyhow::Result<()> {
     run.flowing(3, 200, 512).await?;
-    for _ in 1..PRODUCERS {
+    for _ in 1..100 {
         run.load(TOPIC, 5, 512).await?;
     }
     run.pause(2.0).await;
+    all_wait(run, 12.0).await
+}
+
+/// Ten clients with a hundred producers each: within a client only one tries.
+async fn thousand_waiting(run: &mut Run) -> anyhow::Result<()> {
+    run.flowing(3, 100, 512).await?;
+    let spec = LoadSpec::new(TOPIC, 1, 256);
+    for _ in 0..10 {
+        let client = run.another_client().await?;
+        for _ in 0..100 {
+            run.load_from(&client, spec.clone()).await?;
+        }
+    }
+    run.say(&format!("{} producers", run.loads.len()));
+    run.pause(4.0).await;
+    all_wait(run, 12.0).await
+}
+
+async fn all_wait(run: &mut Run, seconds: f64) -> anyhow::Result<()> {
     let from = run.now();
     let fillers = fill(run, &[1, 2, 3]).await?;
     refused_for_good(run, from).await;
-    let waiting = run.now();
-    run.pause(10.0).await;
-    let refused: u64 = run
-        .loads
-        .iter()
-        .map(|load| load.with_log(|log| log.refused.iter().filter(|(at, _, _)| *at >= waiting).count()))
-        .map(|count| u64::try_from(count).unwrap_or(u64::MAX))
-        .sum();
-    let mut reasons: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
-    for load in &run.loads {
-        load.with_log(|log| {
-            for (_, _, reason) in log.refused.iter().filter(|(at, _, _)| *at >= waiting) {
-                *reasons.entry(plimsoll_proto::status::reason_name(*reason).to_owned()).or_default() += 1;
-            }
-        });
-    }
-    run.say(&format!("{refused} refusals of {PRODUCERS} waiting producers in {WAIT_S} s: {reasons:?}"));
-    // Per producer and for each of the three partitions it waits for.
-    run.figure("refused_per_100_waits_s", Some(refused * 100 / (PRODUCERS * 3 * WAIT_S)), Some(20));
+    run.pause(seconds).await;
     let removed = run.now();
     drop(fillers);
     writable_after(run, removed).await;
@@ -107,7 +135,7 @@ pub(super) async fn many_waiting(run: &mut Run) -> anyhow::Result<()> {
         run.loads.iter().all(|load| load.with_log(|log| log.acks.last().is_some_and(|ack| ack.at >= removed)))
     };
     let at = run.until(Duration::from_secs(20), all).await;
-    run.figure("all_flow_ms", at.map(|at| millis(at.saturating_sub(removed))), None);
+    run.figure("all_flow_ms", at.map(|at| millis(at.saturating_sub(removed))), Some(3_000));
     for spu in 1..=3 {
         run.end_episode(spu, from).await?;
     }

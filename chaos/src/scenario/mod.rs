@@ -4,24 +4,45 @@
 //! run is judged the same way: everything is read back from every replica and by a consumer, the history checker
 //! names what was lost, made up, doubled or reordered, and every server must still be there.
 
+mod bars;
 mod controllers;
+mod failures;
+mod full_start;
+mod hosts;
 mod inodes;
 mod kills;
+mod loads;
 mod many_full;
+mod networks;
 mod one_full;
+mod real_disks;
+mod recorder;
 mod report;
+mod report_page;
+mod retention;
 mod run;
+mod scale;
+mod soak;
+mod space;
+mod timeline;
 mod wear;
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use crate::cluster::Topology;
-use crate::rig::{DiskKind, Rig, VolumeSpec};
+use crate::rig::{DiskKind, Missing, Rig, VolumeSpec};
 
-pub use report::{Figure, Outcome, Totals, Verdict};
+pub use report::{Figure, NotApplicable, Outcome, Totals, Verdict};
+pub use report_page::page;
 pub use run::{Run, Show};
+pub use soak::{Soak, rounds};
+pub use timeline::{Moment, Sample, Timeline, Volume};
+
+use self::bars::Without;
 
 type Played<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
+type Play = for<'a> fn(&'a mut Run) -> Played<'a>;
 
 /// One way to break a cluster.
 #[derive(Clone, Copy)]
@@ -32,11 +53,16 @@ pub struct Scenario {
     pub about: &'static str,
     /// Whether it belongs to the quick set.
     pub smoke: bool,
+    /// Bars that cannot apply.
+    without: Without,
+    limit: Duration,
     topology: fn() -> Topology,
-    play: for<'a> fn(&'a mut Run) -> Played<'a>,
+    play: Play,
 }
 
 const DISK_BYTES: u64 = 96 << 20;
+/// What a scenario may take, less the start and the reading back.
+const LIMIT: Duration = Duration::from_secs(150);
 
 fn three_nodes() -> Topology {
     Topology::three_nodes(VolumeSpec::of_bytes(DISK_BYTES))
@@ -44,104 +70,105 @@ fn three_nodes() -> Topology {
 
 /// All scenarios, in the order in which they run.
 pub fn all() -> Vec<Scenario> {
-    let scenario = |name, about, play: for<'a> fn(&'a mut Run) -> Played<'a>| Scenario {
-        name,
-        about,
-        smoke: false,
-        topology: three_nodes,
-        play,
-    };
-    vec![
-        Scenario {
-            smoke: true,
-            ..scenario("leader-full", "the disk of a leader is filled, then freed", |run| {
-                Box::pin(one_full::leader_full(run))
-            })
-        },
-        scenario("two-of-three-full", "two of three disks are full, min_in_sync is 2", |run| {
-            Box::pin(many_full::two_of_three(run))
-        }),
-        Scenario {
-            smoke: true,
-            ..scenario("all-full-topic-deleted", "all disks are full, then one topic is deleted", |run| {
-                Box::pin(many_full::all_then_topic_deleted(run))
-            })
-        },
-        Scenario {
-            topology: one_full::two_volumes_each,
-            ..scenario("one-of-two-volumes-full", "one of a node's two disks is full", |run| {
-                Box::pin(one_full::one_of_two_volumes(run))
-            })
-        },
-        Scenario {
-            smoke: true,
-            ..scenario("kill-at-full", "kill -9 at 100 %, and a start with 0 bytes free", |run| {
-                Box::pin(kills::at_full(run))
-            })
-        },
-        Scenario {
-            topology: inodes::few_inodes,
-            ..scenario("kill-at-zero-inodes", "no inode left, kill -9, and a start without one", |run| {
-                Box::pin(inodes::kill_at_zero(run))
-            })
-        },
-        scenario("full-and-leader-killed", "one disk is full when another leader is killed", |run| {
-            Box::pin(kills::full_and_leader_killed(run))
-        }),
-        scenario("rolling-restart-while-full", "each node restarts in turn while one disk is full", |run| {
-            Box::pin(kills::rolling_restart(run))
-        }),
-        scenario(
-            "follower-full-during-catch-up",
-            "a node that was away fills up while it catches up",
-            |run| Box::pin(kills::full_during_catch_up(run)),
-        ),
-        scenario("oscillation-at-the-mark", "free space crosses the mark ten times a second", |run| {
-            Box::pin(wear::oscillation(run))
-        }),
-        scenario(
-            "batch-larger-than-what-is-left",
-            "producers of large records fill the disks themselves",
-            |run| Box::pin(wear::large_batches(run)),
-        ),
-        scenario("reader-of-deleted-segments", "a slow reader is in segments that pressure deletes", |run| {
-            Box::pin(wear::slow_reader(run))
-        }),
-        scenario("many-waiting-producers", "all disks are full and 100 producers wait", |run| {
-            Box::pin(many_full::many_waiting(run))
-        }),
-        Scenario {
-            topology: controllers::on_small_disks,
-            ..scenario("controller-disk-full", "the disks of all controllers are full", |run| {
-                Box::pin(controllers::disk_full(run))
-            })
-        },
+    [
+        one_full::scenarios(),
+        real_disks::scenarios(),
+        many_full::scenarios(),
+        space::scenarios(),
+        retention::scenarios(),
+        full_start::scenarios(),
+        kills::scenarios(),
+        inodes::scenarios(),
+        wear::scenarios(),
+        loads::scenarios(),
+        failures::scenarios(),
+        networks::scenarios(),
+        hosts::scenarios(),
+        controllers::scenarios(),
+        scale::scenarios(),
     ]
+    .concat()
 }
 
 impl Scenario {
+    /// On three nodes with one disk each, held against every bar.
+    const fn new(name: &'static str, about: &'static str, play: Play) -> Self {
+        Self { name, about, smoke: false, without: &[], limit: LIMIT, topology: three_nodes, play }
+    }
+
+    /// Part of the quick set.
+    const fn smoke(self) -> Self {
+        Self { smoke: true, ..self }
+    }
+
+    /// On other nodes or disks.
+    const fn on(self, topology: fn() -> Topology) -> Self {
+        Self { topology, ..self }
+    }
+
+    /// Without these bars.
+    const fn without(self, without: Without) -> Self {
+        Self { without, ..self }
+    }
+
+    /// It takes longer than others.
+    const fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
     /// Plays it on a cluster of its own; everything is undone when this returns or is dropped.
     pub async fn run(&self, show: &Show) -> Outcome {
         let began = show.host.clock.now();
+        let mut outcome = self.run_untimed(show).await;
+        show.screen.end();
+        outcome.seconds = show.host.clock.now().saturating_sub(began).as_secs();
+        outcome
+    }
+
+    async fn run_untimed(&self, show: &Show) -> Outcome {
+        if let Some(why) = show.no_network.as_ref().filter(|_| (self.topology)().network) {
+            return Outcome::skipped(self.name, why);
+        }
         let rig = match Rig::create(false, DiskKind::Tmpfs) {
             Ok(rig) => rig,
             Err(error) => return Outcome::failed(self.name, format!("{error:#}")),
         };
-        let mut outcome = match Run::start(show, rig, &(self.topology)(), self.name).await {
-            Err(error) => Outcome::failed(self.name, format!("{error:#}")),
+        match Run::start(show, rig, self).await {
+            Err(error) => match Missing::of(&error) {
+                Some(missing) => Outcome::skipped(self.name, &missing),
+                None => Outcome::failed(self.name, format!("{error:#}")),
+            },
             Ok(run) if run.disk_kind() == DiskKind::Simulated => {
                 Outcome::skipped(self.name, "no filesystem of its own can be mounted here")
             }
             Ok(mut run) => {
-                const LIMIT: std::time::Duration = std::time::Duration::from_secs(150);
-                let played = match show.host.clock.timeout(LIMIT, (self.play)(&mut run)).await {
+                let played = match show.host.clock.timeout(self.limit, (self.play)(&mut run)).await {
                     Ok(played) => played,
-                    Err(_) => Err(anyhow::anyhow!("it did not end within {} s", LIMIT.as_secs())),
+                    Err(_) => Err(anyhow::anyhow!("it did not end within {} s", self.limit.as_secs())),
                 };
-                run.conclude(played).await
+                run.conclude(self, played).await
             }
-        };
-        outcome.seconds = show.host.clock.now().saturating_sub(began).as_secs();
-        outcome
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bars::Bar;
+    use super::*;
+
+    #[test]
+    fn every_scenario_has_a_name_of_its_own_and_says_what_happens() {
+        let scenarios = all();
+        let names: std::collections::BTreeSet<_> = scenarios.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), scenarios.len());
+        assert!(scenarios.iter().all(|scenario| !scenario.about.is_empty()));
+        assert!(scenarios.iter().any(|scenario| scenario.smoke));
+        for scenario in &scenarios {
+            let bars: std::collections::BTreeSet<Bar> =
+                scenario.without.iter().map(|(bar, _)| *bar).collect();
+            assert_eq!(bars.len(), scenario.without.len(), "{} strikes a bar out twice", scenario.name);
+            assert!(scenario.without.iter().all(|(_, why)| !why.is_empty()), "{}", scenario.name);
+        }
     }
 }

@@ -4,9 +4,30 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::run::{Run, TOPIC, millis};
+use super::Scenario;
+use super::bars::{Bar, EVERY_PARTITION};
+use super::run::{Run, TOPIC};
 use crate::cluster::Topology;
 use crate::rig::VolumeSpec;
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new("leader-full", "the disk of a leader is filled, then freed", |run| {
+            Box::pin(leader_full(run))
+        })
+        .smoke()
+        .without(&[EVERY_PARTITION]),
+        Scenario::new("one-of-two-volumes-full", "one of a node's two disks is full", |run| {
+            Box::pin(one_of_two_volumes(run))
+        })
+        .on(two_volumes_each)
+        .without(&[
+            (Bar::Detect, "leaders of the full disk may move before anything is refused; see leader-full"),
+            (Bar::Reroute, "see leader-full"),
+            (Bar::Unaffected, "the other disk is judged by acknowledgements of its leaders"),
+        ]),
+    ]
+}
 
 pub(super) async fn leader_full(run: &mut Run) -> anyhow::Result<()> {
     run.flowing(3, 1_000, 512).await?;
@@ -16,16 +37,9 @@ pub(super) async fn leader_full(run: &mut Run) -> anyhow::Result<()> {
     let disk = run.cluster.disk(spu).clone();
     let (filler, fill) = run.fill(&disk).await?;
     let detect = run.detect_ms(spu, &fill).await;
-    run.figure("detect_ms", detect, Some(1_000));
-    let refused = run.first_refusal(from).map_or_else(|| run.now(), |(at, _, _)| at);
-    let moved = |run: &Run| {
-        let at =
-            |partition: &u32| run.first_ack(refused, |ack| ack.partition == *partition && ack.spu != spu);
-        led.iter().map(at).collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max())
-    };
-    run.until(Duration::from_secs(15), |run| moved(run).is_some()).await;
-    let reroute = moved(run).map(|at| millis(at.saturating_sub(refused)));
-    run.figure("reroute_ms", reroute, Some(2_000));
+    run.bar(Bar::Detect, detect);
+    let reroute = run.reroute_ms(&led, spu, &fill).await;
+    run.bar(Bar::Reroute, reroute);
     run.pause(2.0).await;
     let entries = run.offline_entries(spu, before).await?;
     run.expect(entries == 1, || format!("{entries} write-offline entries for one fill, not 1"));
@@ -36,16 +50,16 @@ pub(super) async fn leader_full(run: &mut Run) -> anyhow::Result<()> {
     let removed = run.now();
     filler.remove()?;
     let recover = run.recover_ms(spu, removed).await;
-    run.figure("recover_ms", recover, Some(2_000));
+    run.bar(Bar::Recover, recover);
     run.end_episode(spu, from).await
 }
 
 /// Two disks in each node.
-pub(super) fn two_volumes_each() -> Topology {
+fn two_volumes_each() -> Topology {
     Topology { spus: vec![vec![VolumeSpec::of_bytes(96 << 20); 2]; 3], ..Topology::default() }
 }
 
-pub(super) async fn one_of_two_volumes(run: &mut Run) -> anyhow::Result<()> {
+async fn one_of_two_volumes(run: &mut Run) -> anyhow::Result<()> {
     run.flowing(6, 1_000, 512).await?;
     let spu = run.a_leader()?;
     let disk = run.cluster.disks(spu)[0].clone();
@@ -69,7 +83,7 @@ pub(super) async fn one_of_two_volumes(run: &mut Run) -> anyhow::Result<()> {
     run.pause(1.5).await;
     let after = run.now();
     let refused = run.loads[0]
-        .with_log(|log| log.refused.iter().filter(|(at, by, _)| *at > after && *by == spu).count());
+        .with_log(|log| log.refused.iter().filter(|found| found.at > after && found.spu == spu).count());
     run.until(Duration::from_secs(3), |run| {
         kept.iter()
             .all(|index| run.first_ack(after, |ack| ack.partition == *index && ack.spu == spu).is_some())
@@ -85,6 +99,6 @@ pub(super) async fn one_of_two_volumes(run: &mut Run) -> anyhow::Result<()> {
     let removed = run.now();
     filler.remove()?;
     let recover = run.recover_ms(spu, removed).await;
-    run.figure("recover_ms", recover, Some(2_000));
+    run.bar(Bar::Recover, recover);
     run.end_episode(spu, from).await
 }

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bars::Bar;
+use super::timeline::Timeline;
+
 /// How a scenario ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -23,6 +26,15 @@ pub struct Figure {
     pub value: Option<u64>,
     /// The bar.
     pub at_most: Option<u64>,
+}
+
+/// A bar that does not apply.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotApplicable {
+    /// Of which figure.
+    pub name: String,
+    /// The reason.
+    pub why: String,
 }
 
 /// What came of one scenario.
@@ -48,10 +60,19 @@ pub struct Outcome {
     pub other_violations: u64,
     /// Further figures.
     pub figures: Vec<Figure>,
+    /// Bars that do not apply, and why.
+    #[serde(default)]
+    pub not_applicable: Vec<NotApplicable>,
     /// Why it failed or was skipped.
     pub reasons: Vec<String>,
     /// How long it took.
     pub seconds: u64,
+    /// What repeats the random parts.
+    #[serde(default)]
+    pub seed: u64,
+    /// For the report; not part of `--json`.
+    #[serde(default, skip_serializing_if = "Timeline::is_empty")]
+    pub timeline: Timeline,
 }
 
 impl Outcome {
@@ -68,8 +89,11 @@ impl Outcome {
             reordered: 0,
             other_violations: 0,
             figures: Vec::new(),
+            not_applicable: Vec::new(),
             reasons: Vec::new(),
             seconds: 0,
+            seed: 0,
+            timeline: Timeline::default(),
         }
     }
 
@@ -92,6 +116,17 @@ impl Outcome {
                 (Some(_), _) => {}
             }
         }
+        // A scenario that fails half way has not got to all of its figures.
+        if self.reasons.is_empty() {
+            for bar in Bar::ALL {
+                let name = bar.figure();
+                let measured = self.figures.iter().any(|figure| figure.name == name);
+                let declared = self.not_applicable.iter().any(|found| found.name == name);
+                if !measured && !declared {
+                    self.reasons.push(format!("{name} is neither measured nor declared not to apply"));
+                }
+            }
+        }
         for (name, count) in [
             ("lost", self.lost),
             ("phantom", self.phantom),
@@ -106,6 +141,11 @@ impl Outcome {
         if !self.reasons.is_empty() {
             self.verdict = Verdict::Fail;
         }
+    }
+
+    /// The same without what was recorded over time.
+    pub fn without_timeline(&self) -> Self {
+        Self { timeline: Timeline::default(), ..self.clone() }
     }
 
     /// One line for people.
@@ -184,6 +224,26 @@ impl Totals {
 mod tests {
     use super::*;
 
+    fn all_declared() -> Outcome {
+        let mut outcome = Outcome::new("x");
+        outcome.not_applicable = Bar::ALL
+            .into_iter()
+            .map(|bar| NotApplicable { name: bar.figure().to_owned(), why: "a test".to_owned() })
+            .collect();
+        outcome
+    }
+
+    #[test]
+    fn a_bar_that_nobody_speaks_of_fails() {
+        let mut outcome = all_declared();
+        outcome.judge();
+        assert_eq!(outcome.verdict, Verdict::Pass);
+        outcome.not_applicable.pop();
+        outcome.judge();
+        assert_eq!(outcome.verdict, Verdict::Fail);
+        assert!(outcome.reasons[0].contains("neither measured nor declared"), "{:?}", outcome.reasons);
+    }
+
     #[test]
     fn a_bar_that_is_missed_or_never_reached_fails() {
         for (value, at_most, verdict) in [
@@ -193,7 +253,7 @@ mod tests {
             (None, None, Verdict::Fail),
             (Some(4), None, Verdict::Pass),
         ] {
-            let mut outcome = Outcome::new("x");
+            let mut outcome = all_declared();
             outcome.figures.push(Figure { name: "detect_ms".to_owned(), value, at_most });
             outcome.judge();
             assert_eq!(outcome.verdict, verdict, "{value:?} {at_most:?}");

@@ -1,23 +1,28 @@
 //! One scenario under way: its cluster, its workloads, its figures; and how every one of them ends.
 
 mod conclude;
+mod figures;
+mod waits;
+mod workloads;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use bytes::Bytes;
-use plimsoll_client::{Client, MetadataImage, OnPressure, SpuId, TopicConfig, VolumeState};
-use plimsoll_host::Host;
-use plimsoll_proto::v1::{self, Reason, VolumeFacts};
+use anyhow::Context as _;
+use plimsoll_client::{Client, SpuId, VolumeState};
+use plimsoll_host::{Host, Random};
+use plimsoll_proto::v1::{self, VolumeFacts};
 
-use super::report::{Figure, Outcome};
-use crate::cluster::{Cluster, Topology};
+use super::Scenario;
+use super::recorder::Recorder;
+use super::report::{Figure, NotApplicable, Outcome};
+use crate::cluster::Cluster;
 use crate::filler::{Fill, Filler};
 use crate::log_tail::LogTail;
-use crate::rig::{Disk, DiskKind, Rig};
+use crate::rig::{Disk, DiskKind, Rig, VolumeSpec};
 use crate::screen::{Screen, mib};
-use crate::workload::{Ack, Evidence, Load, LoadSpec, Reader};
+use crate::workload::{Ack, Evidence, Load, Reader, Refused};
 
 /// The topic whose records are judged.
 pub(super) const TOPIC: &str = "judged";
@@ -30,7 +35,11 @@ pub struct Show {
     /// Clock and tasks.
     pub host: Host,
     /// The story.
-    pub screen: Screen,
+    pub screen: Arc<Screen>,
+    /// Fixes what is left to chance.
+    pub seed: u64,
+    /// Why servers cannot be hosts of their own, if they can't.
+    pub no_network: Option<String>,
 }
 
 /// One scenario under way.
@@ -38,39 +47,55 @@ pub struct Run {
     pub(super) host: Host,
     pub(super) cluster: Cluster,
     pub(super) client: Client,
+    /// What is left to chance, by the seed.
+    pub(super) random: Random,
     evidence: Arc<Evidence>,
     pub(super) loads: Vec<Load>,
     readers: Vec<Reader>,
     topics: Vec<String>,
     logs: Mutex<Vec<LogTail>>,
     episodes: Vec<(u32, Duration, Duration)>,
+    /// Nodes that the scenario itself silences.
+    silenced: BTreeSet<u32>,
+    /// Nodes whose copy is not asked for in the end, and why.
+    excused: BTreeMap<u32, &'static str>,
+    /// Files that each node had open in the beginning.
+    open_files: BTreeMap<u32, u64>,
+    applied_before: u64,
     outcome: Outcome,
-    screen: Screen,
+    recorder: Recorder,
+    screen: Arc<Screen>,
 }
 
 impl Run {
-    pub(super) async fn start(
-        show: &Show,
-        rig: Rig,
-        topology: &Topology,
-        name: &str,
-    ) -> anyhow::Result<Self> {
+    pub(super) async fn start(show: &Show, rig: Rig, scenario: &Scenario) -> anyhow::Result<Self> {
         let host = show.host.clone();
-        let mut cluster = Cluster::start(rig, topology)?;
+        let mut cluster = Cluster::start(rig, &(scenario.topology)())?;
         let client = cluster.connect(&host).await?;
         let logs = cluster.spu_logs().iter().map(|path| LogTail::new(path)).collect();
+        let disks = cluster
+            .spu_ids()
+            .flat_map(|spu| cluster.disks(spu).iter().map(move |disk| (spu, disk.clone())))
+            .collect();
+        let recorder = Recorder::start(&host, &client, &show.screen, scenario.name, disks);
         Ok(Self {
             host,
             cluster,
             client,
+            random: Random::seeded(show.seed),
             evidence: Arc::default(),
             loads: Vec::new(),
             readers: Vec::new(),
             topics: Vec::new(),
             logs: Mutex::new(logs),
             episodes: Vec::new(),
-            outcome: Outcome::new(name),
-            screen: show.screen.again(),
+            silenced: BTreeSet::new(),
+            excused: BTreeMap::new(),
+            open_files: BTreeMap::new(),
+            applied_before: 0,
+            outcome: Outcome { seed: show.seed, ..Outcome::new(scenario.name) },
+            recorder,
+            screen: Arc::clone(&show.screen),
         })
     }
 
@@ -79,6 +104,7 @@ impl Run {
     }
 
     pub(super) fn say(&self, text: &str) {
+        self.recorder.say(text);
         self.screen.say(text);
     }
 
@@ -87,9 +113,20 @@ impl Run {
     }
 
     pub(super) async fn pause(&self, seconds: f64) {
-        self.poll_logs();
-        self.host.clock.sleep(Duration::from_secs_f64(seconds)).await;
-        self.poll_logs();
+        let end = self.now() + Duration::from_secs_f64(seconds);
+        loop {
+            self.poll_logs();
+            let left = end.saturating_sub(self.now());
+            if left.is_zero() {
+                return;
+            }
+            self.host.clock.sleep(left.min(Duration::from_millis(100))).await;
+        }
+    }
+
+    /// A bar that cannot be held against this run, and why.
+    pub(super) fn not_applicable(&mut self, name: &str, why: &str) {
+        self.outcome.not_applicable.push(NotApplicable { name: name.to_owned(), why: why.to_owned() });
     }
 
     /// Notes a figure; a bar that is missed fails the run.
@@ -106,85 +143,6 @@ impl Run {
         }
     }
 
-    // Workloads.
-
-    /// A topic with three replicas, `min_in_sync` 2, that never gives up data under pressure.
-    pub(super) async fn topic(&mut self, partitions: u32) -> anyhow::Result<()> {
-        self.plain_topic(TOPIC, TopicConfig { partitions, ..TopicConfig::default() }).await?;
-        self.topics.push(TOPIC.to_owned());
-        Ok(())
-    }
-
-    /// A topic whose records are not judged.
-    pub(super) async fn plain_topic(&self, name: &str, config: TopicConfig) -> anyhow::Result<()> {
-        let config =
-            TopicConfig { replicas: 3, min_in_sync: 2, on_pressure: OnPressure::Refuse.into(), ..config };
-        self.client.admin().create_topic(name, config).await.with_context(|| format!("create {name}"))?;
-        let led = |image: &MetadataImage| {
-            image
-                .topic_by_name(name)
-                .is_some_and(|topic| topic.partitions.iter().all(|found| found.leader != 0))
-        };
-        if !self.client.wait_metadata(Duration::from_secs(10), led).await {
-            bail!("{name} has no leaders");
-        }
-        Ok(())
-    }
-
-    /// A producer that goes on until the end.
-    pub(super) async fn load(
-        &mut self,
-        topic: &str,
-        rate_per_s: u32,
-        record_bytes: usize,
-    ) -> anyhow::Result<()> {
-        let id = u64::try_from(self.loads.len())? + 1;
-        let spec = LoadSpec { topic: topic.to_owned(), id, rate_per_s, record_bytes };
-        self.loads.push(Load::start(&self.host, &self.client, &self.evidence, spec).await?);
-        Ok(())
-    }
-
-    /// A consumer that goes on until the end.
-    pub(super) fn reader(&mut self, topic: &str, pause: Option<Duration>) -> anyhow::Result<()> {
-        let id = u64::try_from(self.readers.len())? + 1;
-        // What is read of other topics is nobody's to judge.
-        let evidence = if topic == TOPIC { Arc::clone(&self.evidence) } else { Arc::default() };
-        self.readers.push(Reader::start(&self.host, &self.client, &evidence, topic, id, pause)?);
-        Ok(())
-    }
-
-    /// The judged topic with a producer and a consumer, flowing.
-    pub(super) async fn flowing(&mut self, partitions: u32, rate: u32, bytes: usize) -> anyhow::Result<()> {
-        self.topic(partitions).await?;
-        self.load(TOPIC, rate, bytes).await?;
-        self.reader(TOPIC, None)?;
-        let enough = |run: &Self| run.acked() > 200 && run.read() > 200;
-        if self.until(Duration::from_secs(15), enough).await.is_none() {
-            bail!("no records flow: {} acknowledged, {} read", self.acked(), self.read());
-        }
-        self.say(&format!("flowing: {} acknowledged", self.acked()));
-        Ok(())
-    }
-
-    /// Writes `bytes` to each partition of a topic that is not judged.
-    pub(super) async fn write(&self, topic: &str, bytes: u64) -> anyhow::Result<()> {
-        const RECORD_BYTES: u64 = 16 << 10;
-        let producer = self.client.producer(topic).build().await?;
-        let value = Bytes::from(vec![b'.'; usize::try_from(RECORD_BYTES)?]);
-        let mut deliveries = Vec::new();
-        for _ in 0..bytes / RECORD_BYTES {
-            for partition in 0..producer.partitions() {
-                let record = plimsoll_client::Record::new(value.clone()).partition(partition);
-                deliveries.push(producer.send(record).await?);
-            }
-        }
-        for delivery in deliveries {
-            delivery.await?;
-        }
-        producer.close().await;
-        Ok(())
-    }
-
     /// Records acknowledged, of all producers.
     pub(super) fn acked(&self) -> u64 {
         self.loads.iter().map(Load::acked).sum()
@@ -196,10 +154,14 @@ impl Run {
     }
 
     /// First refusal at or after `from`.
-    pub(super) fn first_refusal(&self, from: Duration) -> Option<(Duration, u32, Reason)> {
-        let of =
-            |load: &Load| load.with_log(|log| log.refused.iter().find(|(at, _, _)| *at >= from).copied());
-        self.loads.iter().filter_map(of).min_by_key(|(at, _, _)| *at)
+    pub(super) fn first_refusal(&self, from: Duration) -> Option<Refused> {
+        let of = |load: &Load| {
+            load.with_log(|log| {
+                let start = log.refused.partition_point(|refused| refused.at < from);
+                log.refused.get(start).copied()
+            })
+        };
+        self.loads.iter().filter_map(of).min_by_key(|refused| refused.at)
     }
 
     /// First acknowledgement at or after `from` that satisfies `wanted`.
@@ -281,14 +243,53 @@ impl Run {
 
     // Faults.
 
+    /// `kill -9` of a node; that it falls silent is no fault of anybody.
+    pub(super) fn kill(&mut self, spu: u32) {
+        self.silenced.insert(spu);
+        self.cluster.spu(spu).kill();
+        self.say(&format!("spu {spu} is killed"));
+    }
+
+    /// Starts it again.
+    pub(super) fn start_again(&mut self, spu: u32) -> anyhow::Result<()> {
+        self.say(&format!("spu {spu} starts"));
+        self.cluster.spu(spu).start()
+    }
+
+    /// A node that the scenario keeps from being heard.
+    pub(super) fn silence(&mut self, spu: u32) {
+        self.silenced.insert(spu);
+    }
+
+    /// The copies of a node are not asked for in the end.
+    pub(super) fn excuse(&mut self, spu: u32, why: &'static str) {
+        self.excused.insert(spu, why);
+    }
+
+    /// Another storage node.
+    pub(super) fn add_spu(&mut self, disks: &[VolumeSpec]) -> anyhow::Result<u32> {
+        let spu = self.cluster.add_spu(disks)?;
+        self.recorder.add_disks(spu, self.cluster.disks(spu));
+        let logs = self.cluster.spu_logs();
+        let log = logs.last().context("a node was just added")?;
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).push(LogTail::new(log));
+        self.say(&format!("spu {spu} is added"));
+        Ok(spu)
+    }
+
     /// Fills a disk to ENOSPC.
     pub(super) async fn fill(&self, disk: &Disk) -> anyhow::Result<(Filler, Fill)> {
+        self.fill_at(disk, FILL_BYTES_PER_S).await
+    }
+
+    /// As [`Run::fill`], at another speed.
+    pub(super) async fn fill_at(&self, disk: &Disk, bytes_per_s: u64) -> anyhow::Result<(Filler, Fill)> {
         let mut filler = Filler::create(disk)?;
-        let mark = disk.bytes() / 20;
-        let fill = filler.fill(&self.host.clock, FILL_BYTES_PER_S, mark, SETTLED).await?;
+        let mark = disk.space()?.capacity_bytes / 20;
+        let fill = filler.fill(&self.host.clock, bytes_per_s, mark, SETTLED).await?;
         self.say(&format!(
             "{} is full: {} free, a foreign file of {}",
-            disk.folder().file_name().and_then(|name| name.to_str()).unwrap_or("a disk"),
+            disk.name(),
             mib(fill.full.free_bytes),
             mib(filler.taken_bytes())
         ));
@@ -299,7 +300,7 @@ impl Run {
     /// before anything is sent to them, nothing is refused: then until that was committed.
     pub(super) async fn detect_ms(&self, spu: u32, fill: &Fill) -> Option<u64> {
         let began = fill.began()?;
-        let refused = |run: &Self| run.first_refusal(began).map(|(at, _, _)| at);
+        let refused = |run: &Self| run.first_refusal(began).map(|refused| refused.at);
         let seen =
             self.until(Duration::from_secs(10), |run| refused(run).is_some() || !run.writable(spu)).await;
         refused(self).or(seen).map(|at| millis(at.saturating_sub(began)))
@@ -368,6 +369,8 @@ impl Run {
         u64::try_from(lines).unwrap_or(u64::MAX)
     }
 }
+
+pub(super) use figures::percentile;
 
 /// Whole milliseconds.
 pub(super) fn millis(span: Duration) -> u64 {

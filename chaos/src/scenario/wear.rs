@@ -4,18 +4,63 @@ use std::time::Duration;
 
 use plimsoll_client::TopicConfig;
 
+use super::Scenario;
+use super::bars::{Bar, EVERY_PARTITION, NO_REROUTE, Without};
 use super::run::{Run, TOPIC, millis};
 use crate::filler::Filler;
 
-pub(super) async fn oscillation(run: &mut Run) -> anyhow::Result<()> {
-    const LASTS_S: u64 = 40;
+const OSCILLATES: Without = &[
+    (Bar::Detect, "the mark is crossed again and again"),
+    (Bar::Reroute, "the mark is crossed again and again"),
+    (Bar::Recover, "recoveries are held on purpose"),
+    EVERY_PARTITION,
+];
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new("oscillation-at-the-mark", "free space crosses the mark ten times a second", |run| {
+            Box::pin(oscillation(run, 40))
+        })
+        .without(OSCILLATES),
+        Scenario::new("oscillation-for-ten-minutes", "the same for ten minutes", |run| {
+            Box::pin(oscillation(run, 600))
+        })
+        .within(Duration::from_secs(720))
+        .without(OSCILLATES),
+        Scenario::new(
+            "batch-larger-than-what-is-left",
+            "producers of large records fill the disks themselves",
+            |run| Box::pin(large_batches(run)),
+        )
+        .without(&[
+            (Bar::Detect, "the producers themselves fill the disks, at a speed that nobody sets"),
+            NO_REROUTE,
+            (Bar::LogLines, "all three disks stay near their marks"),
+            EVERY_PARTITION,
+        ]),
+        Scenario::new(
+            "reader-of-deleted-segments",
+            "a slow reader is in segments that pressure deletes",
+            |run| Box::pin(slow_reader(run)),
+        )
+        .without(&[
+            (Bar::Detect, "nothing is refused"),
+            (Bar::Reroute, "nothing is refused"),
+            (Bar::Recover, "nothing is refused"),
+            (Bar::LogLines, "the disks stay at Reclaim to the end"),
+            EVERY_PARTITION,
+        ]),
+    ]
+}
+
+async fn oscillation(run: &mut Run, lasts_s: u64) -> anyhow::Result<()> {
     run.flowing(3, 300, 256).await?;
     let spu = run.a_leader()?;
     let (from, before) = (run.now(), run.applied().await?);
     let disk = run.cluster.disk(spu).clone();
     let mut filler = Filler::create(&disk)?;
     let mark = disk.bytes() / 20;
-    let end = run.now() + Duration::from_secs(LASTS_S);
+    let end = run.now() + Duration::from_secs(lasts_s);
     let mut below = false;
     while run.now() < end {
         // From well below the mark to beyond the exit mark, and back.
@@ -36,7 +81,7 @@ pub(super) async fn oscillation(run: &mut Run) -> anyhow::Result<()> {
     run.end_oscillation(spu, from).await
 }
 
-pub(super) async fn large_batches(run: &mut Run) -> anyhow::Result<()> {
+async fn large_batches(run: &mut Run) -> anyhow::Result<()> {
     run.plain_topic("spare", TopicConfig { partitions: 1, ..TopicConfig::default() }).await?;
     run.write("spare", 16 << 20).await?;
     run.flowing(3, 300, 512).await?;
@@ -63,12 +108,12 @@ pub(super) async fn large_batches(run: &mut Run) -> anyhow::Result<()> {
     run.cluster.command_line(&["topic", "delete", "spare"]).await?;
     let deleted = run.now();
     let again = run.until(Duration::from_secs(20), |run| run.first_ack(deleted, |_| true).is_some()).await;
-    run.figure("recover_ms", again.map(|at| millis(at.saturating_sub(deleted))), Some(2_000));
+    run.bar(Bar::Recover, again.map(|at| millis(at.saturating_sub(deleted))));
     drop(fillers);
     Ok(())
 }
 
-pub(super) async fn slow_reader(run: &mut Run) -> anyhow::Result<()> {
+async fn slow_reader(run: &mut Run) -> anyhow::Result<()> {
     let config = TopicConfig {
         partitions: 1,
         retention_bytes: 8 << 20,
@@ -91,11 +136,6 @@ pub(super) async fn slow_reader(run: &mut Run) -> anyhow::Result<()> {
         fillers.push(filler);
     }
     run.pause(6.0).await;
-    let mut open = 0u64;
-    for spu in 1..=3 {
-        open += deleted_but_open(run.cluster.spu(spu).pid());
-    }
-    run.figure("deleted_but_open_files", Some(open), Some(0));
     let freed = run.cluster.disk(1).space()?.free_bytes;
     let floor = run.cluster.disk(1).bytes() / 100 * 12;
     run.expect(freed > floor, || format!("pressure has given nothing back: {freed} bytes free"));
@@ -103,13 +143,4 @@ pub(super) async fn slow_reader(run: &mut Run) -> anyhow::Result<()> {
     run.expect(refused.is_none(), || format!("refused although there was something to delete: {refused:?}"));
     drop(fillers);
     Ok(())
-}
-
-/// Files that a process has open and that have no name any more.
-fn deleted_but_open(pid: Option<u32>) -> u64 {
-    let Some(pid) = pid else { return 0 };
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
-    let deleted = targets.filter(|target| target.to_string_lossy().ends_with(" (deleted)"));
-    u64::try_from(deleted.count()).unwrap_or(u64::MAX)
 }

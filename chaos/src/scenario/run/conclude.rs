@@ -1,24 +1,38 @@
 //! How every scenario ends: everything is read back from everywhere and judged.
 
 use std::path::Path;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use plimsoll_client::{SpuId, StartAt};
+use plimsoll_client::{Acks, SpuId, StartAt};
 use plimsoll_history::{Event, Held, Payload, Violation};
 use plimsoll_proto::ids::{Offset, PartitionId};
 
+use super::super::Scenario;
 use super::super::report::Outcome;
+use super::super::timeline::{Moment, Timeline};
 use super::{Run, TOPIC};
 use crate::plain;
+use crate::rig::Missing;
 use crate::workload::Load;
 
 impl Run {
     /// Stops everything, reads everything back from everywhere and judges.
-    pub(in crate::scenario) async fn conclude(mut self, played: anyhow::Result<()>) -> Outcome {
+    pub(in crate::scenario) async fn conclude(
+        mut self,
+        scenario: &Scenario,
+        played: anyhow::Result<()>,
+    ) -> Outcome {
+        if let Err(error) = &played
+            && let Some(missing) = Missing::of(error)
+        {
+            return Outcome { seed: self.outcome.seed, ..Outcome::skipped(scenario.name, &missing) };
+        }
         if let Err(error) = played {
             self.outcome.reasons.push(format!("{error:#}"));
         }
+        self.say("reading everything back");
         if let Err(error) = self.read_back().await {
             self.outcome.reasons.push(format!("reading back: {error:#}"));
         }
@@ -31,6 +45,23 @@ impl Run {
             .iter()
             .map(|load| load.with_log(|log| u64::try_from(log.refused.len()).unwrap_or(u64::MAX)))
             .sum();
+        self.check_history();
+        self.take_figures().await;
+        for (bar, why) in scenario.without {
+            self.not_applicable(bar.figure(), why);
+        }
+        for (spu, why) in self.excused.clone() {
+            self.not_applicable(&format!("copies_of_spu_{spu}"), why);
+        }
+        self.outcome.timeline = self.timeline().await;
+        self.outcome.judge();
+        if !self.outcome.reasons.is_empty() {
+            self.keep_logs();
+        }
+        self.outcome
+    }
+
+    fn check_history(&mut self) {
         let violations = self.evidence.with(plimsoll_history::check);
         for violation in &violations {
             let counter = match violation {
@@ -45,21 +76,29 @@ impl Run {
         for violation in violations.iter().take(5) {
             self.outcome.reasons.push(violation.to_string());
         }
-        if !self.episodes.is_empty() {
-            self.count_log_lines();
-        }
-        self.outcome.judge();
-        if !self.outcome.reasons.is_empty() {
-            self.keep_logs();
-        }
-        self.outcome
     }
 
-    fn count_log_lines(&mut self) {
-        const BAR: u64 = 10;
-        let lines = self.episodes.iter().map(|(spu, from, to)| self.log_lines(*spu, *from, *to));
-        let most = lines.max();
-        self.figure("log_lines", most, Some(BAR));
+    /// What happened when, of all that looked.
+    async fn timeline(&self) -> Timeline {
+        let mut timeline = self.recorder.timeline();
+        let events = self.client.admin().timeout(Duration::from_secs(5)).list_events(0, 10_000).await;
+        for event in events.unwrap_or_default() {
+            timeline.transitions.push(Moment {
+                ms: self.recorder.wall_ms(event.time_ms),
+                who: if event.spu_id == 0 { String::new() } else { format!("spu-{}", event.spu_id) },
+                what: format!("{} {} -> {} {}", event.kind, event.from, event.to, event.reason)
+                    .trim()
+                    .to_owned(),
+            });
+        }
+        for (spu, log) in (1..).zip(self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter()) {
+            timeline.log_lines.extend(log.lines().iter().map(|line| Moment {
+                ms: self.recorder.ms(line.seen),
+                who: format!("spu-{spu}"),
+                what: line.text.clone(),
+            }));
+        }
+        timeline
     }
 
     fn keep_logs(&self) {
@@ -78,7 +117,8 @@ impl Run {
             let waiting: u64 = self.loads.iter().map(|load| load.sent() - load.acked()).sum();
             bail!("{waiting} records are not answered {} s after the last was sent", LIMIT.as_secs());
         }
-        for load in &self.loads {
+        // The others are told UNKNOWN where these are sent again.
+        for load in self.loads.iter().filter(|load| load.spec().idempotent) {
             if let (failed, Some(why)) = load.with_log(|log| log.failed.clone()) {
                 self.outcome.reasons.push(format!("{failed} records failed, the first: {why}"));
             }
@@ -86,7 +126,8 @@ impl Run {
         for topic in self.topics.clone() {
             self.hold(&topic).await.with_context(|| topic.clone())?;
         }
-        let acked: u64 = self.loads.iter().filter(|load| load.spec().topic == TOPIC).map(Load::acked).sum();
+        let promised = |load: &&Load| load.spec().topic == TOPIC && load.spec().acks == Acks::All;
+        let acked: u64 = self.loads.iter().filter(promised).map(Load::acked).sum();
         if self.until(LIMIT, |run| run.read() >= acked).await.is_none() {
             bail!("the consumer has read {} of {acked}: {:?}", self.read(), self.readers[0].failed());
         }
@@ -102,7 +143,8 @@ impl Run {
             let leader = self.client.spu_address(SpuId(partition.leader)).context("no leader")?;
             let wanted =
                 plain::ends(&self.host, &leader, &info.topic_id, partition.index).await?.high_watermark;
-            for replica in &partition.replicas {
+            for replica in partition.replicas.iter().filter(|found| !self.excused.contains_key(&found.spu_id))
+            {
                 let address = self.client.spu_address(SpuId(replica.spu_id)).context("a node's address")?;
                 let deadline = self.now() + Duration::from_secs(30);
                 let ends = loop {
@@ -127,6 +169,17 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// Records of the judged topic that one node's copies give a reader.
+    pub(in crate::scenario) async fn read_copy(&self, spu: u32) -> anyhow::Result<usize> {
+        let partitions =
+            self.client.metadata().topic_by_name(TOPIC).map_or(0, |topic| topic.partitions.len());
+        let mut count = 0;
+        for partition in 0..u32::try_from(partitions)? {
+            count += self.records_of(TOPIC, partition, spu, u64::MAX).await?.len();
+        }
+        Ok(count)
     }
 
     async fn records_of(

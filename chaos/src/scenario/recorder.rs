@@ -1,0 +1,219 @@
+//! Looks at a run a few times a second: for the live display, and for the report.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use plimsoll_client::Client;
+use plimsoll_host::{Host, Task};
+use plimsoll_proto::v1::VolumeFacts;
+
+use super::run::millis;
+use super::timeline::{Moment, Sample, Timeline, Volume};
+use crate::rig::{Disk, share};
+use crate::screen::{Screen, gauge};
+use crate::workload::{Load, Reader};
+
+const INTERVAL: Duration = Duration::from_millis(200);
+/// More than any scenario needs; a soak keeps the latest.
+const SAMPLES_MAX: usize = 8_000;
+
+type Count<T> = Box<dyn Fn() -> T + Send + Sync>;
+
+/// The running observer. It stops when dropped.
+pub(super) struct Recorder {
+    shared: Arc<Shared>,
+    _tasks: Vec<Task>,
+}
+
+struct Shared {
+    host: Host,
+    client: Client,
+    screen: Arc<Screen>,
+    name: String,
+    began: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    disks: Vec<(u32, Disk)>,
+    loads: Vec<Count<(u64, u64)>>,
+    readers: Vec<Count<u64>>,
+    facts: BTreeMap<String, VolumeFacts>,
+    marks: BTreeMap<String, [f64; 4]>,
+    samples: Vec<Sample>,
+    story: Vec<Moment>,
+    phase: String,
+}
+
+impl Recorder {
+    pub(super) fn start(
+        host: &Host,
+        client: &Client,
+        screen: &Arc<Screen>,
+        name: &str,
+        disks: Vec<(u32, Disk)>,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            host: host.clone(),
+            client: client.clone(),
+            screen: Arc::clone(screen),
+            name: name.to_owned(),
+            began: host.clock.now(),
+            state: Mutex::new(State { disks, phase: "starting".to_owned(), ..State::default() }),
+        });
+        let tasks = vec![
+            host.tasks.spawn("recorder-facts", Arc::clone(&shared).ask()),
+            host.tasks.spawn("recorder", Arc::clone(&shared).look()),
+        ];
+        Self { shared, _tasks: tasks }
+    }
+
+    pub(super) fn add_load(&self, load: &Load) {
+        self.shared.state().loads.push(Box::new(load.counters()));
+    }
+
+    pub(super) fn add_reader(&self, reader: &Reader) {
+        self.shared.state().readers.push(Box::new(reader.counter()));
+    }
+
+    pub(super) fn add_disks(&self, spu: u32, disks: &[Disk]) {
+        self.shared.state().disks.extend(disks.iter().map(|disk| (spu, disk.clone())));
+    }
+
+    /// The scenario enters another phase, or tells something.
+    pub(super) fn say(&self, text: &str) {
+        let ms = self.shared.ms(self.shared.host.clock.now());
+        let mut state = self.shared.state();
+        state.phase = text.to_owned();
+        state.story.push(Moment { ms, who: String::new(), what: text.to_owned() });
+    }
+
+    /// A time of the run's clock, since the run began.
+    pub(super) fn ms(&self, at: Duration) -> u64 {
+        self.shared.ms(at)
+    }
+
+    /// A time of the wall clock, since the run began.
+    pub(super) fn wall_ms(&self, wall_ms: u64) -> u64 {
+        let age = self.shared.host.clock.wall_ms().saturating_sub(wall_ms);
+        self.ms(self.shared.host.clock.now()).saturating_sub(age)
+    }
+
+    /// What was recorded; transitions and log lines are the caller's to add.
+    pub(super) fn timeline(&self) -> Timeline {
+        let state = self.shared.state();
+        let volume = |(_, disk): &(u32, Disk)| Volume {
+            name: disk.name().to_owned(),
+            marks_percent: state.marks.get(disk.name()).copied().unwrap_or_default(),
+        };
+        Timeline {
+            volumes: state.disks.iter().map(volume).collect(),
+            samples: state.samples.clone(),
+            story: state.story.clone(),
+            ..Timeline::default()
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ms(&self, at: Duration) -> u64 {
+        millis(at.saturating_sub(self.began))
+    }
+
+    /// Keeps the facts of the volumes fresh, as the controllers know them.
+    async fn ask(self: Arc<Self>) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        loop {
+            if let Ok(status) = self.client.admin().timeout(PATIENCE).cluster_status().await {
+                let facts = status.spus.into_iter().flat_map(|spu| spu.volumes);
+                self.state().facts = facts.map(|facts| (facts.path.clone(), facts)).collect();
+            }
+            self.host.clock.sleep(INTERVAL * 2).await;
+        }
+    }
+
+    async fn look(self: Arc<Self>) {
+        loop {
+            self.sample();
+            self.host.clock.sleep(INTERVAL).await;
+        }
+    }
+
+    fn sample(&self) {
+        let image = self.client.metadata();
+        let ms = self.ms(self.host.clock.now());
+        let mut state = self.state();
+        let mut sample = Sample { ms, ..Sample::default() };
+        for (acked, refused) in state.loads.iter().map(|counters| counters()) {
+            sample.acked += acked;
+            sample.refused += refused;
+        }
+        sample.read = state.readers.iter().map(|read| read()).sum();
+        let mut lines = Vec::new();
+        let mut marks = Vec::new();
+        for (spu, disk) in &state.disks {
+            let Ok(space) = disk.space() else { continue };
+            let path = disk.data().display().to_string();
+            let facts =
+                state.facts.values().find(|facts| path.starts_with(&facts.path) || facts.path == path);
+            sample.free_percent.push(share(space.free_bytes, space.capacity_bytes) * 100.0);
+            sample.level.push(facts.map_or(0, |facts| facts.level));
+            if let Some(facts) = facts.filter(|facts| facts.capacity_bytes > 0) {
+                let percent = |bytes| share(bytes, facts.capacity_bytes) * 100.0;
+                marks.push((
+                    disk.name().to_owned(),
+                    [
+                        percent(facts.reclaim_enter_bytes),
+                        percent(facts.throttle_enter_bytes),
+                        percent(facts.read_only_enter_bytes),
+                        percent(facts.read_only_exit_bytes),
+                    ],
+                ));
+            }
+            let used = space.capacity_bytes.saturating_sub(space.free_bytes);
+            lines.push(format!(
+                "  spu {spu} {:<10} {} {:>5.1} % free  {}",
+                disk.name(),
+                gauge(used, 0, space.capacity_bytes, 30),
+                share(space.free_bytes, space.capacity_bytes) * 100.0,
+                facts.map_or("", |facts| level_name(facts.level))
+            ));
+        }
+        state.marks.extend(marks);
+        let spus = state.disks.iter().map(|(spu, _)| *spu).max().unwrap_or(0);
+        let led = |spu: u32| {
+            let partitions = image.topics.values().flat_map(|topic| &topic.partitions);
+            u32::try_from(partitions.filter(|partition| partition.leader == spu).count()).unwrap_or(u32::MAX)
+        };
+        sample.leaders = (1..=spus).map(led).collect();
+        let head = format!(
+            "  {}: {}   acked {}  refused {}  read {}",
+            self.name, state.phase, sample.acked, sample.refused, sample.read
+        );
+        if state.samples.len() < SAMPLES_MAX {
+            state.samples.push(sample);
+        }
+        drop(state);
+        lines.insert(0, head);
+        self.screen.panel(&lines);
+    }
+}
+
+/// For people.
+pub(super) fn level_name(level: i32) -> &'static str {
+    use plimsoll_proto::v1::DiskLevel;
+    match DiskLevel::try_from(level).unwrap_or(DiskLevel::Unspecified) {
+        DiskLevel::Unspecified => "",
+        DiskLevel::Normal => "Normal",
+        DiskLevel::Reclaim => "Reclaim",
+        DiskLevel::Throttle => "Throttle",
+        DiskLevel::ReadOnly => "ReadOnly",
+        DiskLevel::Failed => "Failed",
+    }
+}

@@ -1,0 +1,196 @@
+//! Figures that every run has, whatever it plays.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::bars::Bar;
+use super::{Run, millis};
+use crate::workload::Log;
+
+/// What a producer waits before its waiting counts: the refusals of what was under way come in this time.
+const ONSET: Duration = Duration::from_millis(1_500);
+/// Shorter waits tell nothing of a rate.
+const WAIT_MIN: Duration = Duration::from_secs(5);
+/// Changes of level are counted in spans of this length.
+const CHANGES_SPAN: Duration = Duration::from_secs(600);
+
+impl Run {
+    /// Notes a bar's figure.
+    pub(in crate::scenario) fn bar(&mut self, bar: Bar, value: Option<u64>) {
+        self.figure(bar.figure(), value, Some(bar.at_most()));
+    }
+
+    pub(super) async fn take_figures(&mut self) {
+        self.take_log_lines();
+        self.take_refusals();
+        self.take_open_files();
+        if let Err(error) = self.take_events().await {
+            self.outcome.reasons.push(format!("the events of the cluster: {error:#}"));
+        }
+    }
+
+    fn take_log_lines(&mut self) {
+        if !self.episodes.is_empty() {
+            let lines = self.episodes.iter().map(|(spu, from, to)| self.log_lines(*spu, *from, *to));
+            let most = lines.max();
+            self.bar(Bar::LogLines, most);
+        }
+    }
+
+    fn take_refusals(&mut self) {
+        let mut after: Vec<Duration> = Vec::new();
+        let (mut refused, mut waited) = (0u64, Duration::ZERO);
+        for load in &self.loads {
+            load.with_log(|log| {
+                after.extend(log.refused.iter().map(|refused| refused.after));
+                let (count, time) = while_waiting(log);
+                refused += count;
+                waited += time;
+            });
+        }
+        after.sort_unstable();
+        match percentile(&after, 99) {
+            Some(p99) => self.bar(Bar::RefusalP99, Some(millis(p99))),
+            None => self.not_applicable(Bar::RefusalP99.figure(), "nothing was refused"),
+        }
+        let seconds = waited.as_secs();
+        if seconds > 0 {
+            self.bar(Bar::RefusedWhileWaiting, Some(refused.saturating_mul(100) / seconds));
+        } else {
+            self.not_applicable(Bar::RefusedWhileWaiting.figure(), "no producer waited for 5 s");
+        }
+    }
+
+    fn take_open_files(&mut self) {
+        let (mut deleted, mut more) = (0u64, 0u64);
+        for (spu, before) in self.open_files.clone() {
+            let open = self.open_files_of(spu);
+            let gone = open.iter().filter(|path| path.to_string_lossy().ends_with(" (deleted)")).count();
+            deleted += u64::try_from(gone).unwrap_or(u64::MAX);
+            more = more.max(u64::try_from(open.len()).unwrap_or(u64::MAX).saturating_sub(before));
+        }
+        self.bar(Bar::DeletedButOpen, Some(deleted));
+        self.bar(Bar::OpenFiles, Some(more));
+    }
+
+    /// Regular files that a node has open, by name.
+    pub(in crate::scenario) fn open_files_of(&mut self, spu: u32) -> Vec<PathBuf> {
+        let Some(pid) = self.cluster.spu(spu).pid() else { return Vec::new() };
+        let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+            .filter(|target| target.is_absolute() && !target.starts_with("/dev"))
+            .collect()
+    }
+
+    async fn take_events(&mut self) -> anyhow::Result<()> {
+        let events = self.client.admin().list_events(self.applied_before, 10_000).await?;
+        let dead = events.iter().filter(|event| {
+            event.kind == "spu_state"
+                && event.to.starts_with("offline")
+                && !self.silenced.contains(&event.spu_id)
+        });
+        let dead = u64::try_from(dead.count())?;
+        self.bar(Bar::Liveness, Some(dead));
+        let mut volumes = std::collections::BTreeMap::<_, Vec<u64>>::new();
+        for event in events.iter().filter(|event| event.kind == "volume_state") {
+            volumes.entry((event.spu_id, event.volume_id.clone())).or_default().push(event.time_ms);
+        }
+        let most = volumes.values().map(|times| most_within(times, millis(CHANGES_SPAN))).max();
+        self.bar(Bar::LevelChanges, Some(most.unwrap_or(0)));
+        Ok(())
+    }
+}
+
+/// Refusals of one producer while it waited, and how long that was, over all partitions. The refusal that begins a
+/// count is not part of it, as the first fence post.
+fn while_waiting(log: &Log) -> (u64, Duration) {
+    let mut partitions: Vec<u32> = log.refused.iter().map(|refused| refused.partition).collect();
+    partitions.sort_unstable();
+    partitions.dedup();
+    let (mut count, mut time) = (0, Duration::ZERO);
+    for partition in partitions {
+        let refused: Vec<Duration> = log
+            .refused
+            .iter()
+            .filter(|refused| refused.partition == partition)
+            .map(|found| found.at)
+            .collect();
+        let acked: Vec<Duration> =
+            log.acks.iter().filter(|ack| ack.partition == partition).map(|ack| ack.at).collect();
+        let mut from = 0;
+        while let Some(first) = refused.get(from) {
+            let next = acked.get(acked.partition_point(|at| at <= first)).copied();
+            let to = next.map_or(refused.len(), |at| refused.partition_point(|refused| *refused < at));
+            let steady = first.saturating_add(ONSET);
+            let end = next.or(refused.last().copied()).unwrap_or(steady);
+            if end >= steady.saturating_add(WAIT_MIN) {
+                let within = refused.get(from..to).unwrap_or_default().iter().filter(|at| **at >= steady);
+                count += u64::try_from(within.count()).unwrap_or(u64::MAX).saturating_sub(1);
+                time += end.saturating_sub(steady);
+            }
+            from = to.max(from + 1);
+        }
+    }
+    (count, time)
+}
+
+/// The most of `times` that lie within a span.
+fn most_within(times: &[u64], span: u64) -> u64 {
+    let within = |start: &u64| times.iter().filter(|at| **at >= *start && **at - *start < span).count();
+    u64::try_from(times.iter().map(within).max().unwrap_or(0)).unwrap_or(u64::MAX)
+}
+
+/// A percentile of sorted values.
+pub(in crate::scenario) fn percentile(sorted: &[Duration], percent: usize) -> Option<Duration> {
+    let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(at).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_proto::v1::Reason;
+
+    use super::*;
+    use crate::workload::{Ack, Refused};
+
+    fn log(refused_ms: &[u64], acked_ms: &[u64]) -> Log {
+        let at = Duration::from_millis;
+        Log {
+            acks: acked_ms.iter().map(|ms| Ack { at: at(*ms), partition: 0, spu: 1 }).collect(),
+            refused: refused_ms
+                .iter()
+                .map(|ms| Refused {
+                    at: at(*ms),
+                    partition: 0,
+                    spu: 1,
+                    reason: Reason::DiskFull,
+                    after: at(1),
+                })
+                .collect(),
+            ..Log::default()
+        }
+    }
+
+    #[test]
+    fn only_long_waits_count_and_only_after_their_onset() {
+        for (refused, acked, expected) in [
+            (vec![], vec![100], (0, 0)),
+            (vec![1_000, 1_100, 2_000], vec![900, 4_000], (0, 0)),
+            (vec![1_000, 1_100, 6_000, 11_000], vec![12_500], (1, 10_000)),
+            (vec![1_000, 6_000, 11_000, 30_000], vec![12_500, 31_000], (1, 10_000)),
+        ] {
+            let (count, time) = while_waiting(&log(&refused, &acked));
+            assert_eq!((count, millis(time)), expected, "{refused:?} {acked:?}");
+        }
+    }
+
+    #[test]
+    fn percentiles_and_spans() {
+        let values: Vec<Duration> = (1..=200).map(Duration::from_millis).collect();
+        assert_eq!(percentile(&values, 99), Some(Duration::from_millis(198)));
+        assert_eq!(percentile(&values[..1], 99), Some(Duration::from_millis(1)));
+        assert_eq!(percentile(&[], 99), None);
+        assert_eq!(most_within(&[0, 5, 9, 10, 11], 10), 4);
+    }
+}
