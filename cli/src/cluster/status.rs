@@ -56,6 +56,8 @@ struct Controller {
     leader: bool,
     reachable: bool,
     applied_index: u64,
+    /// Its disk has too little room for more topics.
+    disk_full: bool,
 }
 
 #[derive(Serialize)]
@@ -137,6 +139,7 @@ impl From<ClusterStatusResponse> for Status {
             leader: controller.leader,
             reachable: controller.reachable,
             applied_index: controller.applied_index,
+            disk_full: controller.disk_full,
         });
         let spus = answer.spus.iter().map(|spu| {
             let info = spu.info.clone().unwrap_or_default();
