@@ -110,6 +110,7 @@ impl Refusal {
             | Reason::NotEnoughInSync
             | Reason::OffsetNotAvailable
             | Reason::OutOfOrderSequence
+            | Reason::OffsetsFull
             | Reason::ControllerDisk
             | Reason::TimedOut
             | Reason::NoPlacement
@@ -127,6 +128,10 @@ impl Refusal {
             | Reason::TopicExists
             | Reason::WrongCluster
             | Reason::WrongJoinToken
+            | Reason::UnknownMember
+            | Reason::NotPartitionOwner
+            | Reason::GroupActive
+            | Reason::UnknownGroup
             | Reason::UnsupportedProtocol => RetryAdvice::Never,
         }
     }

@@ -116,6 +116,10 @@ impl Decoder {
                 break;
             }
         }
+        if let Some(decoded) = &mut decoded {
+            // Growing has left room that nobody counts.
+            decoded.records.shrink_to_fit();
+        }
         Ok(decoded)
     }
 }
