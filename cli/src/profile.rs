@@ -130,7 +130,13 @@ impl Profiles {
 /// # Errors
 /// Exit code 7 when it is not there, or the file cannot be read.
 pub(crate) fn chosen(name: Option<&str>) -> Result<Option<(String, Profile)>, Failure> {
-    let profiles = Profiles::load(&file()?)?;
+    let path = match (file(), name) {
+        (Ok(path), _) => path,
+        // A service without a home has no profiles, and needs none.
+        (Err(_), None) => return Ok(None),
+        (Err(failure), Some(_)) => return Err(failure),
+    };
+    let profiles = Profiles::load(&path)?;
     let Some(name) = name.or(profiles.current.as_deref()) else { return Ok(None) };
     Ok(Some((name.to_owned(), profiles.named(name)?.clone())))
 }

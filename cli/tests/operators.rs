@@ -384,3 +384,17 @@ fn every_format_is_told_and_watching_goes_on_until_nobody_reads() {
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
     terminate(&mut cluster.server);
 }
+
+#[test]
+fn without_a_home_there_are_no_profiles_and_none_are_needed() {
+    let [nobody] = free_addresses();
+    let run = |arguments: &[&str]| {
+        let mut command = command(arguments);
+        command.env_remove("HOME").env_remove("XDG_CONFIG_HOME").env("PLIMSOLL_TIMEOUT", "1s");
+        command.output().expect("the binary runs").status.code()
+    };
+    assert_eq!(run(&["topic", "list", "--controller", &nobody]), Some(3));
+    assert_eq!(run(&["config", "view", "client"]), Some(0));
+    assert_eq!(run(&["topic", "list", "--profile", "a"]), Some(7));
+    assert_eq!(run(&["profile", "list"]), Some(7));
+}
