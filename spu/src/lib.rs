@@ -11,6 +11,7 @@
 //! ```
 
 pub mod control;
+pub mod offline;
 pub mod peer;
 pub mod replica;
 pub mod runtime;

@@ -2,6 +2,7 @@
 //!
 //! The tests here replay a corpus of real files and mutate them; `scripts/fuzz` runs libFuzzer on the same functions.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use plimsoll_proto::ids::{ClusterId, LeaderEpoch, Offset, PartitionId, SpuId, To
 
 use crate::fs::memory::{MemoryDisk, MemoryDiskSettings};
 use crate::fs::{Disk, DiskFile, OpenMode};
+use crate::inspect::Seen;
 use crate::log::{CHECKPOINT_MAGIC, Checkpoint, LogSettings, ReadError, SlotFile};
 use crate::recovery::dir_of;
 use crate::segment::{FileKind, IndexFile, IndexKind, path_of};
@@ -135,12 +137,26 @@ pub fn recovery(mut input: &[u8]) {
         let _ = file(&disk, &path, content);
         input = rest;
     }
+    inspect(&disk);
     let Ok((mut volume, _)) = open() else { return };
     for partition in volume.partitions() {
         live(&mut volume, &partition);
     }
     drop(volume);
     drop(open());
+}
+
+/// What reads the same files for people.
+fn inspect(disk: &MemoryDisk) {
+    for log in crate::inspect::find_logs(disk).unwrap_or_default() {
+        let _ = log.walk(disk, |seen| {
+            if let Seen::Batch(batch) = seen {
+                let _ = batch.records().map(|records| records.take_while(Result::is_ok).count());
+            }
+            ControlFlow::Continue(())
+        });
+        let _ = log.verify(disk);
+    }
 }
 
 /// Whatever was found must be usable.

@@ -5,6 +5,7 @@
 pub mod fs;
 #[cfg(any(test, feature = "memory-disk"))]
 pub mod fuzz;
+pub mod inspect;
 pub mod log;
 mod recovery;
 mod segment;

@@ -65,6 +65,17 @@ impl RealDisk {
         })
     }
 
+    /// As [`RealDisk::open`], of a directory that must be there: nothing is made.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unknown` (no permission, not a directory); `VolumeFailed`.
+    pub fn open_existing(root: &Path) -> Result<Self, DiskError> {
+        match open_root(root) {
+            Ok(_) => Self::open(root),
+            Err(errno) => Err(classify(Operation::Open, errno, 0, || None)),
+        }
+    }
+
     fn error(&self, operation: Operation, errno: Errno) -> DiskError {
         classify(operation, errno, 0, || sample(&self.dir).ok())
     }

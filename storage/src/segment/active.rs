@@ -436,3 +436,37 @@ fn create_or_empty(disk: &dyn Disk, path: &str) -> Result<Box<dyn DiskFile>, Dis
 fn wide(bytes: usize) -> u64 {
     u64::try_from(bytes).expect("usize is at most 64 bits")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::faulty::{Fault, FaultKind, FaultyDisk, Then};
+    use crate::fs::memory::{MemoryDisk, MemoryDiskSettings};
+
+    #[test]
+    fn a_failed_write_is_cut_at_once_or_before_the_next_one() {
+        for cut_fails in [false, true] {
+            let memory = MemoryDisk::new(MemoryDiskSettings::plain(1 << 20));
+            let (disk, faults) = FaultyDisk::new(Arc::new(memory));
+            let mut segment = ActiveSegment::create(&disk, "", Offset::ZERO, 0).unwrap();
+            let file = segment.file(&disk, "").unwrap();
+            let room = Room { now: Duration::ZERO, extra_max: 0, segment_bytes: 1 << 20 };
+            segment.reserve(&*file, 5000, &room).unwrap();
+            faults.arm(Fault { kind: FaultKind::ShortWrite, call: 1, then: Then::Works });
+            if cut_fails {
+                // An errno that a cut may meet, from the write on.
+                faults.arm(Fault { kind: FaultKind::Unclassified, call: 2, then: Then::Works });
+                file.write_at(&[7; 2500], 0).unwrap();
+                segment.torn = true;
+                assert!(segment.write(&*file, &[1; 5000]).is_err());
+            } else {
+                assert!(segment.write(&*file, &[1; 5000]).is_err());
+                assert_eq!(file.len().unwrap(), 0);
+            }
+            faults.disarm();
+            segment.reserve(&*file, 100, &room).unwrap();
+            segment.write(&*file, &[2; 100]).unwrap();
+            assert_eq!(file.len().unwrap(), 100);
+        }
+    }
+}

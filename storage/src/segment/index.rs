@@ -95,6 +95,17 @@ impl SparseIndex {
     }
 }
 
+/// See [`IndexFile::contents`].
+pub(crate) struct IndexContents {
+    /// No whole header was ever written, or a power loss took it.
+    pub(crate) is_blank: bool,
+    pub(crate) header_fits: bool,
+    /// In the order of the file.
+    pub(crate) entries: Vec<(u64, u64)>,
+    /// A valid seal, how many entries it covers, and whether they are what it covers.
+    pub(crate) seal: Option<(Seal, usize, bool)>,
+}
+
 /// One index file, opened for one piece of work.
 pub(crate) struct IndexFile {
     file: Box<dyn DiskFile>,
@@ -121,12 +132,28 @@ impl IndexFile {
 
     fn write_header(&self) -> Result<(), DiskError> {
         let mut block = [0u8; HEADER_BYTES + SEAL_BYTES + 16];
-        block[..4].copy_from_slice(&self.kind.magic());
-        block[4..6].copy_from_slice(&VERSION.to_be_bytes());
-        block[8..16].copy_from_slice(&self.base_offset.get().to_be_bytes());
-        let crc = crc32c::crc32c(&block[..28]);
-        block[28..32].copy_from_slice(&crc.to_be_bytes());
+        block[..HEADER_BYTES].copy_from_slice(&self.header());
         self.file.write_at(&block, 0)
+    }
+
+    fn header(&self) -> [u8; HEADER_BYTES] {
+        let mut header = [0u8; HEADER_BYTES];
+        header[..4].copy_from_slice(&self.kind.magic());
+        header[4..6].copy_from_slice(&VERSION.to_be_bytes());
+        header[8..16].copy_from_slice(&self.base_offset.get().to_be_bytes());
+        let crc = crc32c::crc32c(&header[..28]);
+        header[28..32].copy_from_slice(&crc.to_be_bytes());
+        header
+    }
+
+    /// Whether a header that does not fit is the beginning of one, and zeros; or one of another base offset, from
+    /// before the file was renamed.
+    fn header_torn(&self, bytes: &[u8]) -> bool {
+        if bytes[..4] == self.kind.magic() && bytes[28..32] == crc32c::crc32c(&bytes[..28]).to_be_bytes() {
+            return true;
+        }
+        let rest = bytes.iter().zip(self.header()).skip_while(|(found, expected)| *found == expected);
+        rest.clone().count() > 0 && rest.into_iter().all(|(found, _)| *found == 0)
     }
 
     /// Writes the entries that the file does not hold yet, block by block allocated before.
@@ -211,6 +238,41 @@ impl IndexFile {
         }
         index.persisted = index.entries.len();
         Ok(index)
+    }
+
+    /// The file as it is, for people; believes nothing.
+    pub(crate) fn contents(&self) -> Result<IndexContents, DiskError> {
+        let mut head = [0u8; HEADER_BYTES + SEAL_BYTES];
+        let have = self.file.read_at(&mut head, 0)?;
+        let len = self.file.len()?;
+        let mut found = IndexContents {
+            is_blank: have < head.len() || !self.header_fits(&head) && self.header_torn(&head),
+            header_fits: have == head.len() && self.header_fits(&head),
+            entries: Vec::new(),
+            seal: None,
+        };
+        if !found.header_fits {
+            return Ok(found);
+        }
+        let count = (len.saturating_sub(ENTRIES_AT) / entry_bytes(1)).min(ENTRIES_MAX);
+        let mut buffer = vec![0u8; usize::try_from(count).expect("bounded above") * ENTRY_BYTES];
+        let have = self.file.read_at(&mut buffer, ENTRIES_AT)?;
+        let number = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().expect("eight bytes"));
+        found.entries =
+            buffer[..have].chunks_exact(ENTRY_BYTES).map(|e| (number(&e[..8]), number(&e[8..]))).collect();
+        if let Some(seal) = self.read_seal()? {
+            let sealed = &head[HEADER_BYTES..];
+            let count = u32::from_be_bytes(sealed[4..8].try_into().expect("four bytes"));
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            let crc = found
+                .entries
+                .iter()
+                .take(count)
+                .fold(0, |crc, entry| crc32c::crc32c_append(crc, &encode_entry(*entry)));
+            let whole = count <= found.entries.len() && crc.to_be_bytes() == sealed[40..44];
+            found.seal = Some((seal, count, whole));
+        }
+        Ok(found)
     }
 
     fn header_fits(&self, bytes: &[u8]) -> bool {

@@ -20,7 +20,7 @@ mod walk;
 
 pub(crate) use active::{ActiveSegment, Room, load_index, open_index};
 pub(crate) use handles::{ReadHandles, SegmentReader};
-pub(crate) use index::{IndexFile, IndexKind, Seal, SparseIndex};
+pub(crate) use index::{IndexContents, IndexFile, IndexKind, Seal, SparseIndex};
 pub(crate) use name::{FileKind, parse_name, path_of};
 pub(crate) use sealed::SealedSegment;
 pub(crate) use walk::{Expect, Found, WalkEnd, verify_from, walk_headers};

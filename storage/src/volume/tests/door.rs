@@ -178,3 +178,19 @@ fn readers_are_closed_before_a_segment_is_unlinked() {
     assert_eq!(memory.unlinked_open_bytes(), 0);
     assert!(freed > 100_000 && memory.available_bytes() >= before + freed);
 }
+
+/// Whole segments go; of the one that is appended to, nothing does.
+#[test]
+fn a_head_is_trimmed_within_the_active_segment_without_losing_the_rest() {
+    let (_memory, _, mut volume) = fresh();
+    let mut promises = Promises::default();
+    for _ in 0..10 {
+        promises.produce(&mut volume, &partition(0), 100, NOW).unwrap();
+    }
+    for to in [1, 5, 9] {
+        assert_eq!(volume.trim_head(&partition(0), offset(to)), Ok(0));
+        promises.check(&mut volume, "trimmed");
+        assert_eq!(volume.log(&partition(0)).unwrap().log_start, offset(to));
+    }
+    assert_eq!(read_all(&mut volume, &partition(0), None).len(), 1);
+}
