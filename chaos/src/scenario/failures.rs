@@ -218,8 +218,8 @@ async fn power_loss_of_all(run: &mut Run) -> anyhow::Result<()> {
 
 /// The copy is damaged; the node lives on, others serve, and the damage is not passed on.
 async fn rotten(run: &mut Run) -> anyhow::Result<()> {
-    let config = TopicConfig { partitions: 1, segment_bytes: 256 << 10, ..TopicConfig::default() };
-    run.flowing_of(config, 800, 1_024).await?;
+    let config = TopicConfig { partitions: 1, segment_bytes: 1 << 20, ..TopicConfig::default() };
+    run.flowing_of(config, 800, 2_048).await?;
     run.pause(3.0).await;
     let leader = run.a_leader()?;
     let spu = (1..=3).find(|spu| *spu != leader).unwrap_or(1);

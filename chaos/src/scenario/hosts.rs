@@ -113,10 +113,10 @@ async fn clock_jumps(run: &mut Run) -> anyhow::Result<()> {
     let config = TopicConfig {
         partitions: 3,
         retention_ms: millis(Duration::from_secs(3_600)),
-        segment_bytes: 256 << 10,
+        segment_bytes: 1 << 20,
         ..TopicConfig::default()
     };
-    run.flowing_of(config, 800, 1_024).await?;
+    run.flowing_of(config, 900, 4_096).await?;
     let spu = run.a_leader()?;
     run.pause(3.0).await;
     run.cluster.wall_clock(spu)?.set_offset_s(DAY_S)?;

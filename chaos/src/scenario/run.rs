@@ -61,6 +61,8 @@ pub struct Run {
     excused: BTreeMap<u32, &'static str>,
     /// Files that each node had open in the beginning.
     open_files: BTreeMap<u32, u64>,
+    /// How long refusals took that were asked for on purpose.
+    probed: Vec<Duration>,
     applied_before: u64,
     outcome: Outcome,
     recorder: Recorder,
@@ -92,6 +94,7 @@ impl Run {
             silenced: BTreeSet::new(),
             excused: BTreeMap::new(),
             open_files: BTreeMap::new(),
+            probed: Vec::new(),
             applied_before: 0,
             outcome: Outcome { seed: show.seed, ..Outcome::new(scenario.name) },
             recorder,

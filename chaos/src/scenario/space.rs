@@ -31,11 +31,9 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             Box::pin(shrunk_live(run))
         })
         .without(&[EVERY_PARTITION]),
-        Scenario::new(
-            "full-during-rolls",
-            "a disk fills while segments roll several times a second",
-            |run| Box::pin(full_during_rolls(run)),
-        )
+        Scenario::new("full-during-rolls", "a disk fills while segments roll twice a second", |run| {
+            Box::pin(full_during_rolls(run))
+        })
         .without(&[EVERY_PARTITION]),
     ]
 }
@@ -124,8 +122,8 @@ async fn shrunk_live(run: &mut Run) -> anyhow::Result<()> {
 }
 
 async fn full_during_rolls(run: &mut Run) -> anyhow::Result<()> {
-    let config = TopicConfig { partitions: 3, segment_bytes: 256 << 10, ..TopicConfig::default() };
-    run.flowing_of(config, 1_200, 1_024).await?;
+    let config = TopicConfig { partitions: 3, segment_bytes: 1 << 20, ..TopicConfig::default() };
+    run.flowing_of(config, 1_500, 4_096).await?;
     let spu = run.a_leader()?;
     let led = run.led_by(TOPIC, spu);
     let from = run.now();

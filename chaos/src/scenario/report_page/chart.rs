@@ -9,7 +9,7 @@ use super::{escaped, seconds};
 const WIDTH: f64 = 1_080.0;
 /// Left and right of what is drawn: names and marks.
 const LEFT: f64 = 70.0;
-const RIGHT: f64 = 90.0;
+const RIGHT: f64 = 106.0;
 const COLOURS: [&str; 6] = ["#2f6fde", "#d9822b", "#2a9d6f", "#9b59b6", "#c0392b", "#64748b"];
 
 /// Draws it all.
@@ -55,7 +55,7 @@ fn level_colour(level: i32) -> &'static str {
 impl<'a> Chart<'a> {
     fn new(timeline: &'a Timeline) -> Self {
         let end = timeline.samples.last().map_or(1, |sample| sample.ms.max(1));
-        Self { timeline, end_ms: pixels(end), y: 26.0, body: String::new() }
+        Self { timeline, end_ms: pixels(end), y: 36.0, body: String::new() }
     }
 
     fn x(&self, ms: u64) -> f64 {
@@ -129,11 +129,11 @@ impl<'a> Chart<'a> {
             if percent > 0.0 {
                 let y = self.y + HEIGHT * (1.0 - percent / 100.0);
                 let right = WIDTH - RIGHT;
-                let (dash, level) = if name.ends_with("left") { ("1 4", 4) } else { ("5 3", 0) };
-                let level = match name {
-                    "Reclaim" => 2,
-                    "Throttle" => 3,
-                    _ => 4.max(level),
+                let (dash, level) = match name {
+                    "Reclaim" => ("5 3", 2),
+                    "Throttle" => ("5 3", 3),
+                    "ReadOnly" => ("5 3", 4),
+                    _ => ("1 4", 4),
                 };
                 let _infallible = write!(
                     self.body,
@@ -142,6 +142,10 @@ impl<'a> Chart<'a> {
                     level_colour(level)
                 );
             }
+        }
+        if let Some([reclaim, throttle, read_only, _]) = marks {
+            let text = format!("{reclaim:.0}, {throttle:.0}, {read_only:.0} %");
+            self.text(WIDTH - RIGHT + 8.0, self.y + HEIGHT - 10.0, "", &text);
         }
         for index in 0..self.timeline.volumes.len() {
             let points: Vec<(u64, f64)> = self
@@ -309,7 +313,7 @@ impl<'a> Chart<'a> {
         for tick in 0..=ticks {
             let ms = self.timeline.samples.last().map_or(0, |sample| sample.ms) / ticks * tick;
             let x = self.x(ms);
-            self.text(x - 10.0, bottom + 14.0, "", &format!("{} s", ms / 1_000));
+            self.text(x - 10.0, bottom + 14.0, "", &seconds(ms));
         }
         format!(
             "<svg viewBox=\"0 0 {WIDTH} {:.0}\" role=\"img\" aria-label=\"timelines\">{lines}{}</svg>",

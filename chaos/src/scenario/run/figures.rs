@@ -9,6 +9,8 @@ use crate::workload::Log;
 
 /// What a producer waits before its waiting counts: the refusals of what was under way come in this time.
 const ONSET: Duration = Duration::from_millis(1_500);
+/// Fewer refusals have no 99th percentile.
+const REFUSALS_MIN: usize = 100;
 /// Shorter waits tell nothing of a rate.
 const WAIT_MIN: Duration = Duration::from_secs(5);
 /// Changes of level are counted in spans of this length.
@@ -38,11 +40,11 @@ impl Run {
     }
 
     fn take_refusals(&mut self) {
-        let mut after: Vec<Duration> = Vec::new();
+        let mut after = std::mem::take(&mut self.probed);
         let (mut refused, mut waited) = (0u64, Duration::ZERO);
         for load in &self.loads {
             load.with_log(|log| {
-                after.extend(log.refused.iter().map(|refused| refused.after));
+                after.extend(of_requests_to_full_disks(log));
                 let (count, time) = while_waiting(log);
                 refused += count;
                 waited += time;
@@ -50,7 +52,11 @@ impl Run {
         }
         after.sort_unstable();
         match percentile(&after, 99) {
-            Some(p99) => self.bar(Bar::RefusalP99, Some(millis(p99))),
+            Some(p99) if after.len() >= REFUSALS_MIN => self.bar(Bar::RefusalP99, Some(millis(p99))),
+            Some(last) => {
+                self.figure("slowest_refusal_ms", Some(millis(last)), None);
+                self.not_applicable(Bar::RefusalP99.figure(), "fewer than 100 refusals");
+            }
             None => self.not_applicable(Bar::RefusalP99.figure(), "nothing was refused"),
         }
         let seconds = waited.as_secs();
@@ -133,6 +139,16 @@ fn while_waiting(log: &Log) -> (u64, Duration) {
         }
     }
     (count, time)
+}
+
+/// How long the refusals took whose requests were sent after the node had begun to refuse. What was under way when
+/// its disk became full may have been held back by Throttle, up to a second.
+fn of_requests_to_full_disks(log: &Log) -> impl Iterator<Item = Duration> {
+    let mut first = std::collections::BTreeMap::new();
+    log.refused.iter().filter_map(move |refused| {
+        let began = *first.entry(refused.spu).or_insert(refused.at);
+        (refused.at.saturating_sub(refused.after) >= began).then_some(refused.after)
+    })
 }
 
 /// The most of `times` that lie within a span.

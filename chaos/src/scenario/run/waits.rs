@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use plimsoll_client::{Client, SpuId, VolumeState};
 
 use super::{Run, TOPIC, millis};
 use crate::filler::Fill;
+use crate::plain::{self, Answer, PlainProducer, Target};
 
 impl Run {
     /// Milliseconds from `from` until every partition of `led` is acknowledged by somebody other than `spu`.
@@ -63,6 +65,35 @@ impl Run {
     pub(in crate::scenario) async fn expect_flow(&mut self, when: &str) {
         let acked = self.acked_in(2.0).await;
         self.expect(acked > 0, || format!("nothing is acknowledged {when}"));
+    }
+
+    /// Asks the leader of a partition for refusals, one after the other, and takes their times.
+    pub(in crate::scenario) async fn probe_refusals(
+        &mut self,
+        partition: u32,
+        count: u32,
+    ) -> anyhow::Result<()> {
+        let image = self.client.metadata();
+        let topic = image.topic_by_name(TOPIC).context("the topic")?;
+        let found =
+            topic.partitions.iter().find(|found| found.index == partition).context("the partition")?;
+        let target = Target {
+            address: self.client.spu_address(SpuId(found.leader)).context("a leader's address")?,
+            topic_id: topic.topic_id.clone(),
+            partition,
+            leader_epoch: found.leader_epoch,
+        };
+        let batch = plain::batch_of(b"{\"refused\":true}", self.host.clock.wall_ms())?;
+        let mut producer = PlainProducer::open(&self.host, target).await?;
+        for _ in 0..count {
+            let asked = self.now();
+            let answer = producer.produce(&batch).await;
+            self.probed.push(self.now().saturating_sub(asked));
+            let refused = matches!(&answer, Answer::Refused(_));
+            self.expect(refused, || format!("a full disk answers {answer:?}"));
+            self.pause(0.01).await;
+        }
+        Ok(())
     }
 
     /// A client of its own, with connections of its own.
