@@ -27,15 +27,15 @@ pub(crate) struct Seen {
 
 pub(crate) fn figures() {
     let lab = Lab::in_memory();
-    let seen = run(lab.path());
+    let seen = run(lab.path(), PARTITIONS);
     let detail = format!("partitions={PARTITIONS} filesystem={}", lab.filesystem());
     tell("idle_partition_kib", &[seen.bytes_each / 1024.0], Bar::AtMost(16.0), &detail);
     tell("open_files", &[f64::from(u32::try_from(seen.files).expect("few"))], Bar::AtMost(1024.0), &detail);
 }
 
-/// Makes, writes, reads, syncs, rests, closes and opens ten thousand partitions below `dir` with no more than
-/// [`FILES_MAX`] files.
-pub(crate) fn run(dir: &Path) -> Seen {
+/// Makes, writes, reads, syncs, rests, closes and opens so many partitions below `dir` with no more than [`FILES_MAX`]
+/// files.
+pub(crate) fn run(dir: &Path, partitions: u32) -> Seen {
     let former = getrlimit(Resource::Nofile);
     let maximum = former.maximum;
     setrlimit(Resource::Nofile, Rlimit { current: Some(FILES_MAX), maximum }).expect("limits may be lowered");
@@ -44,7 +44,7 @@ pub(crate) fn run(dir: &Path) -> Seen {
     let mut volume = open(&dir);
     let before = resident_bytes();
     let batches = Batches::of_one_record(40 << 10).take(BATCHES_EACH + 1);
-    for index in 0..PARTITIONS {
+    for index in 0..partitions {
         let settings = LogSettings { segment_bytes_max: 64 << 10, ..LogSettings::default() };
         volume.create_partition(partition(index), settings, NOW).expect("room for a log");
         for batch in &batches[..BATCHES_EACH] {
@@ -52,24 +52,24 @@ pub(crate) fn run(dir: &Path) -> Seen {
         }
         watch_files(index, &mut files);
     }
-    for index in 0..PARTITIONS {
+    for index in 0..partitions {
         read_whole(&mut volume, index);
         watch_files(index, &mut files);
     }
-    for index in 0..PARTITIONS {
+    for index in 0..partitions {
         volume.sync(&partition(index)).expect("synced");
         watch_files(index, &mut files);
     }
     let now = rest(&mut volume, NOW);
-    let bytes_each = (resident_bytes() - before) / f64::from(PARTITIONS);
-    for index in 0..PARTITIONS {
+    let bytes_each = (resident_bytes() - before) / f64::from(partitions);
+    for index in 0..partitions {
         read_whole(&mut volume, index);
         watch_files(index, &mut files);
     }
     rest(&mut volume, now);
     volume.close(WALL_MS).expect("closed");
     let mut volume = open(&dir);
-    for index in 0..PARTITIONS {
+    for index in 0..partitions {
         let last = batches[BATCHES_EACH].clone();
         volume.append_as_leader(&partition(index), last, EPOCH, NOW, WALL_MS).expect("appended");
         read_whole(&mut volume, index);
@@ -97,7 +97,8 @@ fn read_whole(volume: &mut Volume, index: u32) {
 
 /// Lets the upkeep find that nothing happens any more.
 fn rest(volume: &mut Volume, mut now: Duration) -> Duration {
-    for _ in 0..PARTITIONS {
+    // A turn takes some; enough of them, and no partition is left.
+    for _ in 0..volume.partitions().len() / 4 + 100 {
         now += Duration::from_secs(1);
         let since = u64::try_from((now - NOW).as_millis()).expect("small");
         volume.tick(now, WALL_MS + since, &ReplicaGuards::new());

@@ -102,6 +102,12 @@ impl SpaceLedger {
         }
     }
 
+    /// The same, after so many bytes were committed before.
+    #[must_use]
+    pub fn after(self, committed_total: u64) -> Self {
+        Self { committed_total, committed_at_sample: committed_total, ..self }
+    }
+
     /// The volume this ledger keeps.
     pub fn volume(&self) -> VolumeId {
         self.volume

@@ -94,6 +94,15 @@ pub struct Want {
     pub inodes: u64,
 }
 
+impl Want {
+    /// What is wanted still after so many bytes and whole segments went.
+    #[must_use]
+    pub fn less(self, bytes: u64, segments: usize) -> Self {
+        let inodes = u64::try_from(segments).unwrap_or(u64::MAX).saturating_mul(FILES_PER_SEGMENT);
+        Self { bytes: self.bytes.saturating_sub(bytes), inodes: self.inodes.saturating_sub(inodes) }
+    }
+}
+
 /// One deletion, also the content of its audit event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deletion {

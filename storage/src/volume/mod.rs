@@ -9,6 +9,7 @@
 mod identity;
 mod level;
 mod open;
+mod rebuild;
 mod reclaim;
 mod report;
 mod sampler;
@@ -26,6 +27,7 @@ use plimsoll_proto::ids::{LeaderEpoch, Offset, PartitionId, VolumeId};
 
 pub use identity::{VolumeIdentity, read_identity};
 pub use open::LOCK_FILE;
+pub use rebuild::RebuildError;
 pub use report::{
     DamagedRange, OpenError, OpenReport, ReplicaGuard, ReplicaGuards, TailCut, VolumeEvent, VolumeFacts,
 };
@@ -70,7 +72,7 @@ pub struct Volume {
     uses: u64,
     events: Vec<VolumeEvent>,
     /// Dropped last: the directory is ours until everything else is gone.
-    _lock: Box<dyn LockGuard>,
+    lock: Arc<dyn LockGuard>,
 }
 
 /// A log with what its upkeep needs.

@@ -10,7 +10,7 @@ use super::identity::{IdentityFile, RunState};
 use super::{
     Accounts, DamagedRange, OpenError, OpenReport, TailCut, Time, Volume, VolumeIdentity, VolumeSettings,
 };
-use crate::fs::{DiskError, SharedDisk};
+use crate::fs::{DiskError, LockGuard, SharedDisk};
 use crate::log::{Env, PartitionLog, ReadBuffers};
 use crate::recovery::{PARTITIONS_DIR, open_log};
 use crate::segment::ReadHandles;
@@ -39,6 +39,20 @@ impl Volume {
             DiskError::Locked => OpenError::Locked { directory: directory.clone() },
             other => failed(other),
         })?;
+        Self::open_locked(disk, lock.into(), settings, (0, 0), now, wall_ms)
+    }
+
+    /// Opens a directory that is ours. `counted` is what was committed and written by this process before.
+    pub(super) fn open_locked(
+        disk: SharedDisk,
+        lock: Arc<dyn LockGuard>,
+        settings: VolumeSettings,
+        counted: (u64, u64),
+        now: Duration,
+        wall_ms: u64,
+    ) -> Result<(Self, OpenReport), OpenError> {
+        let directory = disk.label();
+        let failed = |error| OpenError::Disk { directory: directory.clone(), error };
         let mut report = OpenReport::default();
         let (identity, before) = own_identity(&disk, &settings, &mut report)?;
         let sample = disk.space().map_err(failed)?;
@@ -63,12 +77,12 @@ impl Volume {
         let accounts = Accounts {
             used_bytes: logs.values().map(PartitionLog::disk_bytes).sum(),
             preallocated_bytes: logs.values().map(PartitionLog::preallocated).sum(),
-            written_total: 0,
+            written_total: counted.1,
         };
         let own = OwnUse {
             used: accounts.used_bytes + reserve.bytes(),
             preallocated_unused: accounts.preallocated_bytes,
-            written_total: 0,
+            written_total: counted.1,
             active_replicas: u64::try_from(logs.len()).unwrap_or(u64::MAX),
             reserves: disk.reserves(),
         };
@@ -83,7 +97,7 @@ impl Volume {
         let (loss_untold, mount) = (report.loss_untold, disk.mount_identity());
         let run = RunState { clean: false, failed, loss_untold, mount, ..before };
         let mut volume = Self {
-            ledger: SpaceLedger::new(run.identity.volume_id, reserve_bytes),
+            ledger: SpaceLedger::new(run.identity.volume_id, reserve_bytes).after(counted.0),
             disk,
             identity,
             run,
@@ -97,7 +111,7 @@ impl Volume {
             sensor,
             reserve,
             accounts,
-            committed_at_sample: 0,
+            committed_at_sample: counted.0,
             meter: Arc::default(),
             running_reclaim: RunningReclaim::default(),
             reclaim_wanted: None,
@@ -107,7 +121,7 @@ impl Volume {
             uses: 0,
             events: Vec::new(),
             settings,
-            _lock: lock,
+            lock,
         };
         for (partition, log) in logs {
             volume.insert(partition, log, false);

@@ -48,14 +48,17 @@ impl Volume {
             self.reclaim_missing_bytes = plan.missing_bytes;
         }
         let trims = trims(&plan);
-        let mut freed = 0u64;
+        let (mut freed, mut segments) = (0u64, 0usize);
         for (partition, deletions) in trims.iter().take(TRIMS_A_TURN) {
             freed += self.carry_out(*partition, deletions);
+            segments += deletions.len();
         }
         let left = plan.bytes.saturating_sub(freed);
         let more = trims.len() > TRIMS_A_TURN;
         if more {
-            self.reclaim_wanted = Some(pressed.unwrap_or_default());
+            // With the next tick: what retention allows, whatever becomes of the pressure, and what is wanted still.
+            self.time.retention_at = self.time.now;
+            self.reclaim_wanted = pressed.map(|want| want.less(freed, segments));
         }
         self.running_reclaim = RunningReclaim { bytes_to_come: if more { left } else { 0 } };
         if freed > 0 {

@@ -6,5 +6,6 @@ mod door;
 mod full_disk;
 mod level;
 mod model;
+mod rebuild;
 mod recovery;
 mod world;
