@@ -22,6 +22,20 @@ use crate::refusal::{Outcome, Refusal};
 /// until the call timeout of the client.
 ///
 /// Cancel safety: a dropped call may still take effect.
+///
+/// ```no_run
+/// use plimsoll_client::{Client, Reason, TopicConfig};
+///
+/// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let config = TopicConfig { partitions: 3, replicas: 3, min_in_sync: 2, ..Default::default() };
+/// match client.admin().create_topic("flights", config).await {
+///     Ok(id) => println!("created as {id}"),
+///     Err(error) if error.reason() == Some(Reason::TopicExists) => println!("it is there already"),
+///     Err(error) => return Err(error.into()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Admin {
     client: Client,
@@ -307,6 +321,11 @@ impl Admin {
             Err(_) => again(None, "no answer in time".to_owned()),
             Ok(Ok(response)) => Answer::Done(response.into_inner()),
             Ok(Err(status)) => match ErrorDetail::from_status(&status).map(Refusal::new) {
+                None if status.code() == tonic::Code::Unimplemented => {
+                    let why = format!("the controller at {address} is older and does not know this call");
+                    let detail = ErrorDetail::not_written(Reason::UnsupportedProtocol, why);
+                    Answer::Final(Refusal::new(detail))
+                }
                 None => again(None, why(&status)),
                 Some(refusal) => match refusal.reason() {
                     Reason::NotControllerLeader

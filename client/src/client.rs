@@ -19,6 +19,20 @@ use crate::raw::RawProducer;
 
 /// A connection to a cluster: its metadata, kept up to date, and a channel to each node in use. Cheap to
 /// clone; everything made of it shares both. Connections close when the last clone is dropped.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use plimsoll_client::Client;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::builder().controllers(["10.0.0.1:7001", "10.0.0.2:7001"]).build().await?;
+/// let led = client.wait_metadata(Duration::from_secs(5), |image| {
+///     image.topic_by_name("flights").is_some_and(|topic| topic.partitions.iter().all(|p| p.leader != 0))
+/// });
+/// assert!(led.await, "every partition has a leader");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(crate) shared: Arc<Shared>,
@@ -36,6 +50,18 @@ pub(crate) struct Shared {
 }
 
 /// Settings of a [`Client`].
+///
+/// ```
+/// use std::time::Duration;
+/// use plimsoll_client::{Client, ConnectError};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let settings = Client::builder().controllers(["127.0.0.1:1"]).connect_timeout(Duration::from_millis(200));
+/// // Nothing listens there.
+/// assert!(matches!(settings.build().await, Err(ConnectError::NoController { .. })));
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "nothing is dialled before build()"]
 pub struct ClientBuilder {

@@ -16,6 +16,15 @@ use crate::refusal::Refusal;
 
 /// One storage node, asked directly: no controller takes part, so it answers also when none can be reached.
 /// Made by [`Client::node`].
+///
+/// ```no_run
+/// use plimsoll_client::{Client, SpuId};
+///
+/// # async fn example(client: Client) {
+/// let node = client.node(SpuId(2));
+/// println!("{node:?}");
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Node {
     client: Client,
@@ -23,6 +32,12 @@ pub struct Node {
 }
 
 /// Why a storage node did not answer as asked.
+///
+/// ```
+/// use plimsoll_client::{NodeError, SpuId};
+///
+/// assert_eq!(NodeError::Unknown(SpuId(9)).to_string(), "there is no spu 9");
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NodeError {
     /// It is not in the metadata; see which there are.

@@ -18,6 +18,18 @@ use crate::refusal::Refusal;
 
 /// Sends the same batch to one node again and again, over one stream; see
 /// [`Client::raw_produce`](crate::Client::raw_produce).
+///
+/// ```no_run
+/// use plimsoll_client::{Client, PartitionId, Reason};
+///
+/// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let topic_id = client.topic_id("flights").ok_or("no such topic")?;
+/// let careless = client.raw_produce("10.0.0.11:7011", PartitionId { topic_id, index: 0 }, 1);
+/// let report = careless.run(b"on time", 1_000_000).await?;
+/// println!("{} of {} refused for lack of space", report.refused_for(Reason::DiskFull), report.sent);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "nothing is sent before run()"]
 pub struct RawProducer {
@@ -30,6 +42,12 @@ pub struct RawProducer {
 }
 
 /// What a [`RawProducer`] was answered.
+///
+/// ```
+/// use plimsoll_client::{RawReport, Reason};
+///
+/// assert_eq!(RawReport::default().refused_for(Reason::DiskFull), 0);
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct RawReport {
     /// Requests sent.

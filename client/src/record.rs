@@ -66,6 +66,15 @@ impl Record {
 }
 
 /// A committed record, as read from a partition. Cloning copies no payload.
+///
+/// ```
+/// use plimsoll_client::ConsumedRecord;
+///
+/// fn origin(record: &ConsumedRecord) -> Option<&[u8]> {
+///     let header = record.headers.iter().find(|(key, _)| key == "origin");
+///     header.and_then(|(_, value)| value.as_deref())
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumedRecord {
     /// Partition it was read from.

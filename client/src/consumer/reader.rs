@@ -31,8 +31,6 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Credit messages waiting for the stream.
 const CREDITS_MAX: usize = 256;
-/// Decoded records handed over at once, about.
-const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Where to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,7 +302,8 @@ impl Reader {
         let Position::At(next) = self.position else { return ControlFlow::Break(malformed()) };
         let mut decoder = Decoder::new(&answer.batches, self.source.partition.index, next, self.end);
         loop {
-            let decoded = match decoder.decode(CHUNK_BYTES) {
+            // Small against what is under way, so that decoding adds little to it.
+            let decoded = match decoder.decode(self.credit_bytes / 4) {
                 Ok(Some(decoded)) => decoded,
                 Ok(None) => break,
                 Err(error) => {

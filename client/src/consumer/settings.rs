@@ -130,14 +130,15 @@ const CREDIT_MIN: usize = 64 * 1024;
 const CREDIT_MAX: usize = 2 * 1024 * 1024;
 
 impl Settings {
-    /// Bytes of decoded records waiting for the caller: half of the prefetch, the other half is under way.
+    /// Bytes of decoded records that may wait for the caller: half of the prefetch. Most of the other half is under
+    /// way, the rest is being decoded.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.prefetch_bytes / 2
     }
 
     /// Bytes that each of so many streams may have under way.
     pub(crate) fn credit_bytes(&self, partitions: usize) -> usize {
-        (self.prefetch_bytes / 2 / partitions.max(1)).clamp(CREDIT_MIN, CREDIT_MAX)
+        (self.prefetch_bytes / 8 * 3 / partitions.max(1)).clamp(CREDIT_MIN, CREDIT_MAX)
     }
 }
 
@@ -149,7 +150,7 @@ mod tests {
     fn streams_share_the_prefetch() {
         let settings = Settings { prefetch_bytes: 8 << 20, ..Settings::default() };
         for (partitions, credit) in
-            [(0, 2 << 20), (1, 2 << 20), (4, 1 << 20), (64, 64 << 10), (1000, 64 << 10)]
+            [(0, 2 << 20), (1, 2 << 20), (4, 768 << 10), (64, 64 << 10), (1000, 64 << 10)]
         {
             assert_eq!(settings.credit_bytes(partitions), credit, "{partitions}");
         }

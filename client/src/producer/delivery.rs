@@ -14,6 +14,13 @@ use crate::error::{ProduceError, ProduceErrorKind};
 use crate::record::Record;
 
 /// Where an acknowledged record is.
+///
+/// ```
+/// use plimsoll_client::{Delivered, Offset};
+///
+/// let delivered = Delivered { partition: 2, offset: Offset::new(41).ok(), duplicate: false };
+/// assert_eq!(delivered.offset.map(Offset::get), Some(41));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Delivered {
     /// The partition.
@@ -24,7 +31,18 @@ pub struct Delivered {
     pub duplicate: bool,
 }
 
-/// Resolves when the record is acknowledged, or can't be any more. Dropping it takes nothing back.
+/// Resolves when the record is acknowledged, or can't be any more. Dropping it takes nothing back. Takes 16 bytes.
+///
+/// ```no_run
+/// use plimsoll_client::{Producer, Record};
+///
+/// # async fn example(producer: Producer) -> Result<(), Box<dyn std::error::Error>> {
+/// let first = producer.send(Record::new("EWR-IAH")).await?;
+/// let second = producer.send(Record::new("LGA-IAH")).await?; // does not wait for the first
+/// futures::future::try_join(first, second).await?; // both are safe
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "a record is only safe once its delivery has resolved; drop it on purpose with `drop`"]
 pub struct Delivery {

@@ -7,6 +7,19 @@ use plimsoll_proto::ids::{LeaderEpoch, Offset, SpuId};
 use crate::refusal::Refusal;
 
 /// Something that happened to a producer; see [`Producer::events`](crate::Producer::events).
+///
+/// ```no_run
+/// use plimsoll_client::{Producer, ProducerEvent};
+///
+/// # async fn example(producer: Producer) {
+/// let mut events = producer.events();
+/// while let Ok(event) = events.recv().await {
+///     if let ProducerEvent::Rerouted { partition, from, to, .. } = event {
+///         println!("partition {partition} goes on at spu {to} instead of {from}");
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub enum ProducerEvent {
     /// A server refused a batch. It is sent again unless the refusal is final.
@@ -80,6 +93,15 @@ pub enum ProducerEvent {
 }
 
 /// Counters of a producer since it was built.
+///
+/// ```
+/// use plimsoll_client::ProducerStats;
+///
+/// fn waiting(stats: &ProducerStats) -> u64 {
+///     stats.accepted_records - stats.acked_records - stats.failed_records
+/// }
+/// assert_eq!(waiting(&ProducerStats::default()), 0);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProducerStats {
     /// Records accepted by `send`.

@@ -113,6 +113,7 @@ impl BatchBuilder {
                 .iter()
                 .map(|(k, v)| sized_len(Some(k.as_bytes())) + sized_len(*v))
                 .sum::<usize>();
+        self.make_room(varint::len(signed(length)) + length);
         varint::put(&mut self.out, signed(length));
         self.out.put_u8(0);
         varint::put(&mut self.out, timestamp_delta);
@@ -126,6 +127,18 @@ impl BatchBuilder {
         }
         self.count += 1;
         Ok(())
+    }
+
+    /// Grows by an eighth and no more: with doubling, batches could take twice what their records do, and who bounds
+    /// the memory of many batches counts records.
+    fn make_room(&mut self, more: usize) {
+        let needed = self.out.len().saturating_add(more);
+        if needed > self.out.capacity() {
+            let eighth_more = self.out.len().saturating_add(self.out.len() / 8 + 512);
+            let mut grown = BytesMut::with_capacity(needed.max(eighth_more));
+            grown.extend_from_slice(&self.out);
+            self.out = grown;
+        }
     }
 
     /// Encodes the batch.
