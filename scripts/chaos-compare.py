@@ -74,7 +74,8 @@ class Server:
             except (OSError, RuntimeError) as error:
                 last = error
                 if not self.alive():
-                    raise RuntimeError("the process has ended") from error
+                    with open(self.log, errors="replace") as log:
+                        raise RuntimeError("the process has ended: " + log.read()[-200:]) from error
                 time.sleep(0.2)
         raise RuntimeError(f"not ready within {limit} s: {last}")
 
@@ -111,7 +112,8 @@ class Redis(Server):
     def connect(self):
         connection = Lines(self.port)
         connection.send(b"PING\r\n")
-        if connection.line() != "+PONG":
+        # On a full disk even PING is refused; reading is not.
+        if connection.line().startswith("-LOADING"):
             raise RuntimeError("it is loading")
         return connection
 
@@ -168,7 +170,7 @@ class Nats(Server):
         connection.send(f"SUB {connection.inbox} 1\r\n".encode())
         if not getattr(self, "made", False):
             # A stream file of JetStream's default size would not fit; the limit leaves the disk to fill.
-            config = {"name": "s", "subjects": ["s"], "storage": "file", "max_bytes": 200 << 20}
+            config = {"name": "s", "subjects": ["s"], "storage": "file", "max_bytes": 120 << 20}
             self.request(connection, "$JS.API.STREAM.CREATE.s", json.dumps(config))
             self.made = True
         return connection
@@ -222,7 +224,9 @@ class RabbitMq(Server):
                        f"management.tcp.port = {self.http}\n")
         home = os.path.join(self.folder, "home")
         os.makedirs(home, exist_ok=True)
-        self.spawn([which("rabbitmq-server")], {
+        # The program itself: Debian's wrapper would change to a user who may not use this folder.
+        own = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+        self.spawn([own if os.path.exists(own) else which("rabbitmq-server")], {
             "HOME": home, "RABBITMQ_NODENAME": f"compare{self.port}@localhost", "RABBITMQ_MNESIA_BASE": self.data,
             "RABBITMQ_LOGS": "-", "RABBITMQ_ENABLED_PLUGINS_FILE": enabled,
             "RABBITMQ_CONFIG_FILE": os.path.join(self.folder, "rabbitmq"), "RABBITMQ_DIST_PORT": str(self.dist),
@@ -403,6 +407,7 @@ def main():
         try:
             row = drill(kinds[name])
         except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+            error = str(error).replace("\n", " ")
             print(f"| {kinds[name].name} | not run: {error} | | | | | | | |", flush=True)
             continue
         again = "never" if row["writable_again_s"] is None else f"{row['writable_again_s']} s"

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use plimsoll_chaos::filler::Filler;
-use plimsoll_chaos::rig::{Disk, DiskKind, Rig, VolumeSpec};
+use plimsoll_chaos::rig::{Disk, DiskKind, Filesystem, Missing, Rig, VolumeSpec};
 use plimsoll_host::Host;
 
 const DISK_BYTES: u64 = 16 << 20;
@@ -99,4 +99,62 @@ fn a_killed_run_is_cleaned_up_by_the_next() {
     assert!(!dead.exists());
     drop(next);
     drop((rig, disk));
+}
+
+#[tokio::test]
+async fn every_filesystem_fills_and_leaves_nothing_behind() {
+    for (filesystem, bytes) in [
+        (Filesystem::Ext4, 64u64 << 20),
+        (Filesystem::Xfs, 320 << 20),
+        (Filesystem::BtrfsQuota, 64 << 20),
+        (Filesystem::Thin, 32 << 20),
+    ] {
+        let mut rig = Rig::create(false, DiskKind::Tmpfs).expect("a folder for temporary files");
+        let disk = match rig.volume("disk", VolumeSpec::of_bytes(bytes).on(filesystem)) {
+            Ok(disk) => disk,
+            Err(error) => {
+                let missing = Missing::of(&error).unwrap_or_else(|| panic!("{filesystem:?}: {error:#}"));
+                println!("SKIPPED every_filesystem_fills_and_leaves_nothing_behind: {missing}");
+                continue;
+            }
+        };
+        let host = Host::real();
+        let mut filler = Filler::create(&disk).expect("a file");
+        let fill = filler.fill(&host.clock, 2 << 30, bytes / 20, Duration::from_millis(30)).await;
+        let fill = fill.unwrap_or_else(|error| panic!("{filesystem:?}: {error:#}"));
+        assert!(fill.enospc.is_some(), "{filesystem:?}: {fill:?}");
+        filler.remove().expect("unlink");
+        let (root, mount) = (rig.root().to_owned(), disk.mount().to_owned());
+        assert!(is_mounted(&mount));
+        drop(rig);
+        assert!(!is_mounted(&mount), "{filesystem:?}");
+        assert!(!root.exists(), "{filesystem:?}");
+    }
+}
+
+#[test]
+fn what_was_not_synced_is_gone_after_a_loss_of_power() {
+    let mut rig = Rig::create(false, DiskKind::Tmpfs).expect("a folder for temporary files");
+    let lost = rig.volume("disk", VolumeSpec::of_bytes(64 << 20).on(Filesystem::Ext4)).and_then(|disk| {
+        let open = |name: &str| {
+            let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY;
+            rustix::fs::open(disk.folder().join(name), flags, rustix::fs::Mode::RUSR).expect("a file")
+        };
+        let synced = open("synced");
+        rustix::io::write(&synced, b"there").expect("room");
+        rustix::fs::fsync(&synced).expect("a disk that works");
+        drop(synced);
+        drop(open("forgotten"));
+        disk.lose_power().map(|()| disk)
+    });
+    match lost {
+        Ok(disk) => {
+            assert_eq!(std::fs::read(disk.folder().join("synced")).expect("the file"), b"there");
+            assert!(!disk.folder().join("forgotten").exists());
+        }
+        Err(error) => {
+            let missing = Missing::of(&error).unwrap_or_else(|| panic!("{error:#}"));
+            println!("SKIPPED what_was_not_synced_is_gone_after_a_loss_of_power: {missing}");
+        }
+    }
 }

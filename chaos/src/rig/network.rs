@@ -107,6 +107,8 @@ impl Lan {
         let address = Ipv4Addr::new(10, 77, 0, number);
         let host = LanHost { address, holder };
         let (link, pid) = (format!("chaos{number}"), host.holder.id().to_string());
+        // The kernel takes its time to undo the namespace of a host before this one.
+        drop(run("ip", &["link", "del", &link]));
         run_if_able("ip", &["link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", &pid])?;
         run_if_able("ip", &["link", "set", &link, "master", BRIDGE, "up"])?;
         host.inside("ip", &["link", "set", "lo", "up"])?;

@@ -7,7 +7,7 @@ use plimsoll_client::{FlushPolicy, TopicConfig};
 
 use super::Scenario;
 use super::bars::{Bar, EVERY_PARTITION, NO_REROUTE, NOTHING_FILLS};
-use super::kills::serves_reads;
+use super::kills::{answers, serves_reads};
 use super::run::{Run, TOPIC};
 use crate::cluster::Topology;
 use crate::nemesis::freeze::Frozen;
@@ -180,7 +180,8 @@ async fn power_loss_while_full(run: &mut Run) -> anyhow::Result<()> {
     run.say(&format!("spu {spu} has lost power; {} bytes are free", disk.space()?.free_bytes));
     let started = run.now();
     run.start_again(spu)?;
-    serves_reads(run, spu, started).await?;
+    // What was not synced is gone, and there is no room to fetch it again.
+    answers(run, spu, started, 0).await?;
     run.pause(1.0).await;
     let removed = run.now();
     filler.remove()?;

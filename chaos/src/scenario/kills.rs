@@ -46,6 +46,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 
 /// Waits until a node that was started serves reads; how long that took.
 pub(super) async fn serves_reads(run: &mut Run, spu: u32, started: Duration) -> anyhow::Result<()> {
+    answers(run, spu, started, 1).await
+}
+
+/// As [`serves_reads`], of a partition with at least so many records; none is fine for a node that had synced nothing.
+pub(super) async fn answers(run: &mut Run, spu: u32, started: Duration, records: u64) -> anyhow::Result<()> {
     const LIMIT: Duration = Duration::from_secs(20);
     let image = run.client.metadata();
     let topic = image.topic_by_name(TOPIC).map(|topic| topic.topic_id.clone()).unwrap_or_default();
@@ -54,7 +59,7 @@ pub(super) async fn serves_reads(run: &mut Run, spu: u32, started: Duration) -> 
         run.cluster.check_alive()?;
         if let Some(address) = run.client.spu_address(plimsoll_client::SpuId(spu)) {
             match plain::ends(&run.host, &address, &topic, 0).await {
-                Ok(ends) if ends.high_watermark > 0 => {
+                Ok(ends) if ends.high_watermark >= records => {
                     let took = millis(run.now().saturating_sub(started));
                     run.figure("serves_reads_ms", Some(took), Some(5_000));
                     return Ok(());

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use plimsoll_proto::v1::Reason;
+
 use super::super::bars::Bar;
 use super::{Run, millis};
-use crate::workload::Log;
+use crate::workload::{Log, Refused};
 
 /// What a producer waits before its waiting counts: the refusals of what was under way come in this time.
 const ONSET: Duration = Duration::from_millis(1_500);
@@ -145,7 +147,8 @@ fn while_waiting(log: &Log) -> (u64, Duration) {
 /// its disk became full may have been held back by Throttle, up to a second.
 fn of_requests_to_full_disks(log: &Log) -> impl Iterator<Item = Duration> {
     let mut first = std::collections::BTreeMap::new();
-    log.refused.iter().filter_map(move |refused| {
+    let for_space = |refused: &&Refused| matches!(refused.reason, Reason::DiskFull | Reason::NotEnoughInSync);
+    log.refused.iter().filter(for_space).filter_map(move |refused| {
         let began = *first.entry(refused.spu).or_insert(refused.at);
         (refused.at.saturating_sub(refused.after) >= began).then_some(refused.after)
     })
@@ -165,10 +168,8 @@ pub(in crate::scenario) fn percentile(sorted: &[Duration], percent: usize) -> Op
 
 #[cfg(test)]
 mod tests {
-    use plimsoll_proto::v1::Reason;
-
     use super::*;
-    use crate::workload::{Ack, Refused};
+    use crate::workload::Ack;
 
     fn log(refused_ms: &[u64], acked_ms: &[u64]) -> Log {
         let at = Duration::from_millis;
