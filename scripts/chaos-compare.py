@@ -4,10 +4,9 @@
 Every system gets the same: an ext4 of 256 MiB, a client that writes numbered records of 1 KiB one after the other
 and waits for each answer, a foreign file that takes all space after 5 s and goes away 20 s later, and 20 s to write
 again without a restart. Then everything is read back, the process is killed and started once more, and read again.
-Only the Python standard library is used: each client speaks the little of the protocol that it needs.
+The clients of Redis and NATS speak the little of the protocol that they need; that of RabbitMQ is pika.
 """
 import base64
-import http.client
 import json
 import os
 import shutil
@@ -18,6 +17,12 @@ import sys
 import tempfile
 import threading
 import time
+
+try:
+    import pika
+    import pika.exceptions
+except ImportError:
+    pika = None
 
 PAD = "." * 1000
 FILL_AFTER_S, FULL_S, AFTER_S = 5, 20, 20
@@ -213,15 +218,16 @@ class RabbitMq(Server):
 
     def __init__(self, folder, data):
         super().__init__(folder, data)
-        self.http, self.dist = free_port(), free_port()
+        self.dist = free_port()
 
     def start(self):
+        if pika is None:
+            raise RuntimeError("pika is not installed")
         enabled = os.path.join(self.folder, "enabled_plugins")
         with open(enabled, "w") as file:
-            file.write("[rabbitmq_management].\n")
+            file.write("[].\n")
         with open(os.path.join(self.folder, "rabbitmq.conf"), "w") as file:
-            file.write(f"listeners.tcp.1 = 127.0.0.1:{self.port}\nmanagement.tcp.ip = 127.0.0.1\n"
-                       f"management.tcp.port = {self.http}\n")
+            file.write(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n")
         home = os.path.join(self.folder, "home")
         os.makedirs(home, exist_ok=True)
         # The program itself: Debian's wrapper would change to a user who may not use this folder.
@@ -232,49 +238,81 @@ class RabbitMq(Server):
             "RABBITMQ_CONFIG_FILE": os.path.join(self.folder, "rabbitmq"), "RABBITMQ_DIST_PORT": str(self.dist),
             "ERL_EPMD_ADDRESS": "127.0.0.1", "RABBITMQ_PID_FILE": os.path.join(self.folder, "pid")})
 
-    def call(self, method, path, body=None, timeout=3):
-        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=timeout)
+    def open(self):
+        parameters = pika.ConnectionParameters(
+            "127.0.0.1", self.port, socket_timeout=3, stack_timeout=5, connection_attempts=1,
+            blocked_connection_timeout=3, heartbeat=10)
         try:
-            connection.request(method, "/api" + path, json.dumps(body) if body is not None else None, {
-                "Authorization": "Basic " + base64.b64encode(b"guest:guest").decode(),
-                "Content-Type": "application/json"})
-            response = connection.getresponse()
-            text = response.read().decode()
-        except http.client.HTTPException as error:
-            raise OSError(str(error)) from error
-        finally:
-            connection.close()
-        if response.status >= 300:
-            raise RuntimeError(f"{response.status} {text[:160]}")
-        return json.loads(text) if text else {}
+            connection = pika.BlockingConnection(parameters)
+            channel = connection.channel()
+            arguments = {"x-queue-type": "stream", "x-stream-max-segment-size-bytes": 10_000_000}
+            channel.queue_declare("s", durable=True, arguments=arguments)
+        except pika.exceptions.AMQPError as error:
+            raise OSError(str(error) or type(error).__name__) from error
+        return connection, channel
 
     def connect(self):
-        arguments = {"x-queue-type": "stream", "x-stream-max-segment-size-bytes": 10_000_000}
-        self.call("PUT", "/queues/%2f/s", {"durable": True, "arguments": arguments}, 10)
-        return self
+        connection, channel = self.open()
+        channel.confirm_delivery()
+        return Publisher(connection, channel)
 
-    def close(self):
-        pass
-
-    def produce(self, _connection, number):
-        answer = self.call("POST", "/exchanges/%2f/amq.default/publish", {
-            "properties": {"delivery_mode": 2}, "routing_key": "s", "payload": f"{number} {PAD}",
-            "payload_encoding": "string"})
-        if not answer.get("routed"):
-            raise RuntimeError(f"not routed: {answer}")
+    def produce(self, publisher, number):
+        publisher.publish(f"{number} {PAD}")
 
     def read_all(self):
-        raise NotImplementedError("a stream is read over AMQP; its length is compared")
+        connection, channel = self.open()
+        found = []
+        try:
+            channel.basic_qos(prefetch_count=500)
+            arguments = {"x-stream-offset": "first"}
+            for method, _, body in channel.consume("s", arguments=arguments, inactivity_timeout=5):
+                if method is None:
+                    break
+                found.append(int(body.split(b" ", 1)[0]))
+                channel.basic_ack(method.delivery_tag)
+            connection.close()
+        except pika.exceptions.AMQPError as error:
+            raise OSError(str(error) or type(error).__name__) from error
+        return found
 
-    def count(self):
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            queue = self.call("GET", "/queues/%2f/s", timeout=5)
-            if "messages" in queue:
-                time.sleep(6)  # The management plugin samples every 5 s.
-                return self.call("GET", "/queues/%2f/s", timeout=5)["messages"]
-            time.sleep(1)
-        raise RuntimeError("it does not tell its length")
+
+class Publisher:
+    """Publishes with confirms; one that does not come within 3 s ends the connection."""
+
+    def __init__(self, connection, channel):
+        self.connection, self.channel = connection, channel
+        self.sock = connection._impl._transport._sock
+        self.since = None
+        self.closed = False
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def watch(self):
+        while not self.closed:
+            since = self.since
+            if since is not None and time.monotonic() - since > 3:
+                self.closed = True
+                try:
+                    self.sock.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+            time.sleep(0.2)
+
+    def publish(self, text):
+        self.since = time.monotonic()
+        try:
+            self.channel.basic_publish("", "s", text.encode(), pika.BasicProperties(delivery_mode=2), mandatory=True)
+        except pika.exceptions.AMQPError as error:
+            text = "no answer" if self.closed else str(error) or type(error).__name__
+            raise OSError(text) from error
+        finally:
+            self.since = None
+
+    def close(self):
+        self.closed = True
+        try:
+            self.sock.close()
+        except OSError:
+            pass
 
 
 class Client(threading.Thread):
@@ -307,8 +345,6 @@ class Client(threading.Thread):
 def lost_of(server, acked):
     """Acknowledged records that are not there, or what kept us from asking."""
     try:
-        if isinstance(server, RabbitMq):
-            return max(0, len(acked) - server.count())
         found = set(server.read_all())
         return sum(1 for number in acked if number not in found)
     except (OSError, RuntimeError, KeyError, ValueError) as error:

@@ -57,8 +57,8 @@ fn summary(page: &mut String, outcomes: &[Outcome]) {
         let verdict = word(found.verdict);
         let _infallible = write!(
             page,
-            "<tr><td><a href=\"#{0}-{9}\">{0}</a><td class={verdict}>{verdict}<td class=n>{1}<td class=n>{2}<td class=n>{3}\
-             <td class=n>{4}<td class=n>{5}<td class=n>{6}<td class=n>{7}{8}",
+            "<tr><td><a href=\"#{0}-{8}\">{0}</a><td class={verdict}>{verdict}<td class=n>{1}<td class=n>{2}<td class=n>{3}\
+             <td class=n>{4}<td class=n>{5}<td class=n>{6}<td class=n>{7}",
             escaped(&found.scenario),
             found.acked,
             found.refused,
@@ -67,7 +67,6 @@ fn summary(page: &mut String, outcomes: &[Outcome]) {
             found.duplicates,
             found.reordered,
             found.seconds,
-            "",
             found.seed,
         );
     }

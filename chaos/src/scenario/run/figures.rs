@@ -61,11 +61,9 @@ impl Run {
             }
             None => self.not_applicable(Bar::RefusalP99.figure(), "nothing was refused"),
         }
-        let seconds = waited.as_secs();
-        if seconds > 0 {
-            self.bar(Bar::RefusedWhileWaiting, Some(refused.saturating_mul(100) / seconds));
-        } else {
-            self.not_applicable(Bar::RefusedWhileWaiting.figure(), "no producer waited for 5 s");
+        match refused.saturating_mul(100).checked_div(waited.as_secs()) {
+            Some(rate) => self.bar(Bar::RefusedWhileWaiting, Some(rate)),
+            None => self.not_applicable(Bar::RefusedWhileWaiting.figure(), "no producer waited for 5 s"),
         }
     }
 
