@@ -16,6 +16,7 @@ mod exit;
 mod files;
 mod health;
 mod latency;
+mod log;
 mod moves;
 mod output;
 mod partition;
@@ -77,6 +78,9 @@ enum Command {
     Consume(consume::ConsumeArgs),
     /// Shows how full each volume is and why it is at its level
     Disk(disk::DiskArgs),
+    /// Reads the files of logs, without a running cluster
+    #[command(subcommand)]
+    Log(log::LogCommand),
     /// Shows what the cluster committed about itself
     Events(events::EventsArgs),
     /// Shows and changes what topics keep
@@ -177,6 +181,7 @@ async fn once(command: Command, host: &Host) -> Outcome {
         Command::Doctor(args) => doctor::run(args, host).await,
         Command::Top(args) => top::run(args, host).await,
         Command::Config(command) => server::run_config(command),
+        Command::Log(command) => log::run(command),
         Command::Health(command) => health::run(command, host),
         Command::Profile(command) => profile::run(command),
         Command::Completion(args) => completion::completion(&args, Arguments::command()),

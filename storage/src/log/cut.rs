@@ -104,8 +104,11 @@ impl PartitionLog {
         for (kind, index) in [(FileKind::Index, IndexKind::Offsets), (FileKind::TimeIndex, IndexKind::Times)]
         {
             if base != to {
-                // Hints: without an index the segment is walked.
-                let _ = env.disk.rename(&path_of(&self.dir, base, kind), &path_of(&self.dir, to, kind));
+                // Hints: without an index the segment is walked. A device that fails says so all the same.
+                let renamed = env.disk.rename(&path_of(&self.dir, base, kind), &path_of(&self.dir, to, kind));
+                if let Err(error @ DiskError::VolumeFailed { .. }) = renamed {
+                    return Err(error);
+                }
             }
             if let Some(file) = open_index(env.disk, &self.dir, to, kind, index)? {
                 tolerate_full(file.empty())?;

@@ -8,4 +8,5 @@ mod level;
 mod model;
 mod rebuild;
 mod recovery;
+mod upkeep;
 mod world;

@@ -157,7 +157,19 @@ fn one(name: &str, prepare: Prepare, step: Step, fault: Fault, sites: &mut Sites
         return false;
     }
     bench.promises.check(&mut volume, &what);
-    if volume.level().level != DiskLevel::Failed {
+    let failed = volume.facts().failure.is_some();
+    assert_eq!(failed, volume.level().level == DiskLevel::Failed, "{what}: it says so");
+    match fault.kind {
+        FaultKind::WriteIo | FaultKind::SyncIo | FaultKind::ReadOnlyFilesystem => {
+            assert!(failed, "{what}: a device that fails is Failed");
+        }
+        FaultKind::NoSpace | FaultKind::Quota | FaultKind::FileTooBig | FaultKind::ShortWrite => {
+            assert!(!failed, "{what}: full is not failed");
+        }
+        // What a read needed may be had otherwise, and some numbers pass by themselves.
+        FaultKind::ReadIo | FaultKind::OutOfHandles | FaultKind::Unclassified | FaultKind::Dead => {}
+    }
+    if !failed {
         accepts_again(&mut volume, &mut bench, &what);
         bench.promises.check(&mut volume, &what);
     } else {
