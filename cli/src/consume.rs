@@ -1,6 +1,7 @@
 //! `plimsoll consume`: records to standard output.
 
 mod format;
+mod group;
 
 use std::io::{self, BufWriter, Write};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
 use crate::output::{quiet_pipe, say};
 use format::RecordFormat;
+use group::GroupRun;
 
 #[derive(Debug, Args)]
 pub(crate) struct ConsumeArgs {
@@ -44,6 +46,9 @@ pub(crate) struct ConsumeArgs {
     /// What to do when records were trimmed before they were read
     #[arg(long, value_enum, default_value_t)]
     on_trimmed: TrimmedArg,
+    /// Reads as a member of this group: goes on where the group was, and shares the partitions with its members
+    #[arg(long, conflicts_with_all = ["partitions", "replica", "until_end"])]
+    group: Option<String>,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -54,6 +59,16 @@ enum TrimmedArg {
     Earliest,
     Latest,
     Fail,
+}
+
+impl std::convert::From<TrimmedArg> for OnTrimmed {
+    fn from(arg: TrimmedArg) -> Self {
+        match arg {
+            TrimmedArg::Earliest => Self::Earliest,
+            TrimmedArg::Latest => Self::Latest,
+            TrimmedArg::Fail => Self::Fail,
+        }
+    }
 }
 
 /// Where to start, as typed.
@@ -96,15 +111,18 @@ fn start(text: &str) -> Result<From, String> {
 
 pub(crate) async fn run(args: ConsumeArgs, host: &Host) -> Outcome {
     let client = args.connect.connect(host).await?;
+    if let Some(group) = args.group {
+        let start = args.from.at(host.clock.wall_ms());
+        let (topic, on_trimmed) = (args.topic, args.on_trimmed.into());
+        let (format, separator) = (&args.format, args.separator.as_str());
+        let count = args.count;
+        return group::run(GroupRun { client, group, topic, start, on_trimmed, count, format, separator }).await;
+    }
     let mut builder = client
         .consumer(args.topic.clone())
         .start(args.from.at(host.clock.wall_ms()))
         .partitions(args.partitions.iter().copied())
-        .on_trimmed(match args.on_trimmed {
-            TrimmedArg::Earliest => OnTrimmed::Earliest,
-            TrimmedArg::Latest => OnTrimmed::Latest,
-            TrimmedArg::Fail => OnTrimmed::Fail,
-        });
+        .on_trimmed(args.on_trimmed.into());
     if let Some(spu) = args.replica {
         if client.spu_address(SpuId(spu)).is_none() {
             let why = format!("there is no spu {spu}\nsee which there are with `plimsoll spu list`");

@@ -14,6 +14,7 @@ mod doctor;
 mod events;
 mod exit;
 mod files;
+mod group;
 mod health;
 mod latency;
 mod log;
@@ -72,15 +73,15 @@ enum Command {
     /// Lists partitions, moves them and elects their leaders
     #[command(subcommand)]
     Partition(partition::PartitionCommand),
+    /// Lists, describes, resets and deletes consumer groups
+    #[command(subcommand)]
+    Group(group::GroupCommand),
     /// Sends each line of standard input as a record
     Produce(produce::ProduceArgs),
     /// Prints records
     Consume(consume::ConsumeArgs),
     /// Shows how full each volume is and why it is at its level
     Disk(disk::DiskArgs),
-    /// Reads the files of logs, without a running cluster
-    #[command(subcommand)]
-    Log(log::LogCommand),
     /// Shows what the cluster committed about itself
     Events(events::EventsArgs),
     /// Shows and changes what topics keep
@@ -96,6 +97,9 @@ enum Command {
     /// Shows or checks a configuration, with the origin of each value
     #[command(subcommand)]
     Config(server::ConfigCommand),
+    /// Reads the files of logs, without a running cluster
+    #[command(subcommand)]
+    Log(log::LogCommand),
     /// Explains and mutes what `cluster health` says
     #[command(subcommand)]
     Health(health::HealthCommand),
@@ -171,6 +175,7 @@ async fn once(command: Command, host: &Host) -> Outcome {
         Command::Standalone(args) => server::run_standalone(args, host).await,
         Command::Cluster(command) => cluster::run(command, host).await,
         Command::Topic(command) => topic::run(command, host).await,
+        Command::Group(command) => group::run(command, host).await,
         Command::Partition(command) => partition::run(command, host).await,
         Command::Produce(args) => produce::run(args, host).await,
         Command::Consume(args) => consume::run(args, host).await,

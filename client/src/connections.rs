@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use plimsoll_host::{ChannelOptions, Network};
 use plimsoll_proto::invalid::Invalid;
 use plimsoll_proto::v1::admin_client::AdminClient;
+use plimsoll_proto::v1::group_client::GroupClient;
 use plimsoll_proto::v1::metadata_client::MetadataClient;
 use plimsoll_proto::v1::spu_client::SpuClient;
 use plimsoll_proto::v1::volumes_client::VolumesClient;
@@ -42,6 +43,10 @@ impl Connections {
 
     pub(crate) fn volumes(&self, authority: &str) -> Result<VolumesClient<Channel>, Invalid> {
         Ok(VolumesClient::new(self.channel(authority)?).max_decoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    pub(crate) fn group(&self, authority: &str) -> Result<GroupClient<Channel>, Invalid> {
+        Ok(GroupClient::new(self.channel(authority)?).max_decoding_message_size(MESSAGE_BYTES_MAX))
     }
 
     pub(crate) fn admin(&self, authority: &str) -> Result<AdminClient<Channel>, Invalid> {

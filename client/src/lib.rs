@@ -43,6 +43,7 @@ mod connections;
 mod consumer;
 mod elections;
 mod error;
+mod group;
 mod health;
 mod metadata;
 mod node;
@@ -61,6 +62,7 @@ pub use client::{Client, ClientBuilder};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerEvent, OnTrimmed, StartAt};
 pub use error::{AdminError, ConnectError, ConsumeError, LastCause, ProduceError, ProduceErrorKind};
 pub use health::{ClusterHealth, HealthWatch, VolumeHealth};
+pub use group::{Group, GroupBuilder, GroupConsumer, GroupError, GroupEvent, GroupRecord};
 pub use node::{Node, NodeError};
 pub use producer::{
     Acks, Delivered, Delivery, OnFull, Producer, ProducerBuilder, ProducerEvent, ProducerSink, ProducerStats,
@@ -73,9 +75,9 @@ pub use retry::{RetryAdvice, Space};
 pub use trace::{InvalidTraceContext, TraceContext};
 
 pub use plimsoll_proto::batch::Compression;
-pub use plimsoll_proto::ids::{ClusterId, LeaderEpoch, Offset, SpuId, TopicId};
+pub use plimsoll_proto::ids::{ClusterId, LeaderEpoch, Offset, PartitionId, SpuId, TopicId};
 pub use plimsoll_proto::image::MetadataImage;
 pub use plimsoll_proto::v1::{
-    ClusterEvent, ClusterStatusResponse, DiskCause, DiskDetail, DiskLevel, ErrorDetail, FlushPolicy,
+    ClusterEvent, ClusterStatusResponse, DescribeGroupResponse, GroupInfo, DiskCause, DiskDetail, DiskLevel, ErrorDetail, FlushPolicy,
     OnPressure, Reason, TopicConfig, TopicInfo, VolumeFacts, VolumeState,
 };

@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod disk;
+pub mod group;
 pub mod ids;
 pub mod image;
 pub mod invalid;

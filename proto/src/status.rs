@@ -128,9 +128,11 @@ pub fn reason_name(reason: Reason) -> &'static str {
 pub fn code_of(reason: Reason) -> Code {
     match reason {
         Reason::Unspecified => Code::Unknown,
-        Reason::DiskFull | Reason::Throttled | Reason::ControllerDisk | Reason::MemoryPressure => {
-            Code::ResourceExhausted
-        }
+        Reason::DiskFull
+        | Reason::Throttled
+        | Reason::ControllerDisk
+        | Reason::MemoryPressure
+        | Reason::OffsetsFull => Code::ResourceExhausted,
         Reason::VolumeFailed
         | Reason::NoLeader
         | Reason::NotEnoughInSync
@@ -148,13 +150,16 @@ pub fn code_of(reason: Reason) -> Code {
         | Reason::WrongCluster
         | Reason::UnsupportedProtocol
         | Reason::OutOfService
+        | Reason::UnknownMember
+        | Reason::NotPartitionOwner
+        | Reason::GroupActive
         | Reason::ExpectationFailed => Code::FailedPrecondition,
         Reason::WrongJoinToken => Code::PermissionDenied,
         Reason::OffsetTrimmed => Code::OutOfRange,
         Reason::RecordTooLarge | Reason::CorruptBatch | Reason::InvalidArgument | Reason::InvalidTopic => {
             Code::InvalidArgument
         }
-        Reason::UnknownTopic | Reason::UnknownPartition => Code::NotFound,
+        Reason::UnknownTopic | Reason::UnknownPartition | Reason::UnknownGroup => Code::NotFound,
         Reason::TopicExists => Code::AlreadyExists,
         Reason::TimedOut => Code::DeadlineExceeded,
     }

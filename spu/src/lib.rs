@@ -7,10 +7,11 @@
 //! the replicas.
 //!
 //! ```text
-//! replica (pure) <- runtime <- { session | peer | control } <- server
+//! replica (pure) <- runtime <- { session | peer | control | group } <- server
 //! ```
 
 pub mod control;
+pub mod group;
 pub mod offline;
 pub mod peer;
 pub mod replica;

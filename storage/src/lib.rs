@@ -7,6 +7,7 @@ pub mod fs;
 pub mod fuzz;
 pub mod inspect;
 pub mod log;
+pub mod offsets;
 mod recovery;
 mod segment;
 pub mod space;

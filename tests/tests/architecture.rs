@@ -29,7 +29,7 @@ const DOORS: [(&str, &str); 5] = [
 ];
 
 /// Rooms of a crate (folder, or file without `.rs`) and the words that may not stand in them.
-const ROOMS: [(&str, &[&str]); 9] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     (
         "spu/src/replica",
         &[
@@ -42,6 +42,10 @@ const ROOMS: [(&str, &[&str]); 9] = [
             "tracing::",
         ],
     ),
+    ("spu/src/group", &["crate::session", "crate::peer", "crate::control", "crate::server"]),
+    ("spu/src/group/assign", &["plimsoll_host", "tokio::", "tracing::", "crate::runtime"]),
+    ("spu/src/group/group", &["plimsoll_host", "tokio::", "tracing::", "crate::runtime"]),
+    ("spu/src/group/coordinator", &["plimsoll_host", "tokio::", "tracing::", "crate::runtime"]),
     ("spu/src/runtime", &["crate::session", "crate::control", "crate::server"]),
     ("spu/src/session", &["crate::peer", "crate::control", "crate::server"]),
     ("spu/src/peer", &["crate::session", "crate::control", "crate::server"]),

@@ -275,7 +275,7 @@ impl Applying<'_> {
             .state
             .partitions()
             .filter(|(_, _, partition)| concerned(partition))
-            .map(|(id, topic, p)| (id, p, election::settle(self.state, topic.config.min_in_sync, p)))
+            .map(|(id, topic, p)| (id, p, election::settle(self.state, &topic.config, p)))
             .filter(|(_, before, after)| *before != after)
             .map(|(id, before, after)| (id, election::raise_epochs(before, after)))
             .collect();

@@ -29,7 +29,7 @@ impl ClusterState {
             Mismatch::StalePartitionEpoch,
         )?;
         let mut next = partition.clone();
-        next.in_sync = self.checked_members(partition, &change.in_sync)?;
+        next.in_sync = self.checked_members(self.rules(id), partition, &change.in_sync)?;
         expect(next.in_sync.contains(&leader.0), Mismatch::IneligibleMember)?;
         if change.fence {
             expect(next.in_sync == partition.in_sync, Mismatch::Malformed)?;
@@ -67,6 +67,7 @@ impl ClusterState {
     /// The proposed members, each with its current run and, when it is new, with room and life.
     fn checked_members(
         &self,
+        rules: election::Rules,
         partition: &Partition,
         members: &[v1::InSyncMember],
     ) -> Result<BTreeSet<SpuId>, Mismatch> {
@@ -77,7 +78,7 @@ impl ClusterState {
             let current = self.incarnation(spu).ok_or(Mismatch::UnknownSpu)?;
             expect(current == Incarnation(member.incarnation), Mismatch::StaleIncarnation)?;
             if !partition.in_sync.contains(&spu) {
-                let fit = self.spu_state(spu).is_live() && self.is_writable(spu, replica.volume);
+                let fit = self.spu_state(spu).is_live() && rules.takes_writes(self, spu, replica.volume);
                 expect(fit, Mismatch::IneligibleMember)?;
             }
             expect(set.insert(spu), Mismatch::Malformed)?;
@@ -87,10 +88,14 @@ impl ClusterState {
 
     /// The partition in its normal form, by the topic's minimum.
     pub(super) fn settled(&self, id: PartitionId, partition: &Partition) -> Partition {
-        election::settle(self, self.min_in_sync(id), partition)
+        election::settle(self, self.rules(id), partition)
     }
 
     fn min_in_sync(&self, id: PartitionId) -> u32 {
-        self.topic(id.topic_id).map_or(1, |topic| topic.config.min_in_sync)
+        self.rules(id).min_in_sync
+    }
+
+    fn rules(&self, id: PartitionId) -> election::Rules {
+        self.topic(id.topic_id).map_or(1.into(), |topic| (&topic.config).into())
     }
 }

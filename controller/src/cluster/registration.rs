@@ -108,7 +108,7 @@ impl Applying<'_> {
                 let synced = topic.config.flush() == v1::FlushPolicy::Ack && !topic.was_not_synced;
                 let loss = losses.get(&id).copied().filter(|_| !synced);
                 let next = readmitted(before, spu, incarnation, loss);
-                (id, before, election::settle(self.state, topic.config.min_in_sync, &next))
+                (id, before, election::settle(self.state, &topic.config, &next))
             })
             .filter(|(_, before, after)| *before != after)
             .map(|(id, before, after)| (id, election::raise_epochs(before, after)))

@@ -146,7 +146,7 @@ impl Applying<'_> {
             lossy_epoch: LeaderEpoch(0),
             reassignment: None,
         };
-        let settled = election::settle(self.state, config.min_in_sync, &partition);
+        let settled = election::settle(self.state, config, &partition);
         Ok(election::raise_epochs(&partition, settled))
     }
 

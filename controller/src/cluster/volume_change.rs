@@ -6,6 +6,8 @@ use plimsoll_proto::v1;
 use super::apply::{Applying, Effect, expect};
 use super::expectation::Mismatch;
 use super::node::VolumeState;
+use super::partition::Partition;
+use crate::election;
 
 impl Applying<'_> {
     pub(super) fn set_volume_state(&mut self, change: &v1::SetVolumeState) -> Result<Effect, Mismatch> {
@@ -30,10 +32,35 @@ impl Applying<'_> {
             ..Default::default()
         });
         self.set_volume(spu_id, volume_id, wanted);
+        if matches!(from, VolumeState::Failed { .. }) {
+            self.forget_eligible(spu_id, volume_id, &reason);
+        }
         self.settle_where(
             |partition| partition.replica(spu_id).is_some_and(|replica| replica.volume == volume_id),
             &reason,
         );
         Ok(Effect::Done)
+    }
+
+    /// A volume that works again after a failure was cut back to what was synced: its replicas are not eligible any
+    /// more. One that comes back with a new run of its node says by itself what it lost.
+    fn forget_eligible(&mut self, spu: SpuId, volume: VolumeId, reason: &str) {
+        let there = |partition: &Partition| {
+            let on_it = partition.replica(spu).is_some_and(|replica| replica.volume == volume);
+            on_it && partition.eligible.contains(&spu)
+        };
+        let changed: Vec<_> = self
+            .state
+            .partitions()
+            .filter(|(_, _, partition)| there(partition))
+            .map(|(id, _, before)| {
+                let mut next = before.clone();
+                next.eligible.remove(&spu);
+                (id, election::raise_epochs(before, self.state.settled(id, &next)))
+            })
+            .collect();
+        for (id, after) in changed {
+            self.store_partition(id, after, reason);
+        }
     }
 }

@@ -21,7 +21,8 @@ mod eligible;
 mod risk;
 mod slow_return;
 
-use plimsoll_proto::ids::{LeaderEpoch, PartitionEpoch, SpuId};
+use plimsoll_proto::ids::{LeaderEpoch, PartitionEpoch, SpuId, VolumeId};
+use plimsoll_proto::v1;
 
 use crate::cluster::{ClusterState, Duty, Partition, Replica, SpuState, VolumeState};
 
@@ -31,14 +32,47 @@ pub use slow_return::{LeaderMove, VolumeLevels, next_leader_move};
 
 /// The partition after the rules above. Epochs are left to [`raise_epochs`], so that the steps of one entry raise
 /// them once.
-pub fn settle(state: &ClusterState, min_in_sync: u32, partition: &Partition) -> Partition {
+pub fn settle(state: &ClusterState, rules: impl Into<Rules>, partition: &Partition) -> Partition {
+    let rules = rules.into();
     let mut next = partition.clone();
-    choose_leader(state, &mut next);
+    choose_leader(state, rules, &mut next);
     if next.leader_spu().is_some_and(|leader| state.spu_state(leader).is_live()) {
-        dismiss_members(state, min_in_sync, &mut next);
+        dismiss_members(state, rules, &mut next);
     }
-    remember_eligible(min_in_sync, partition, &mut next);
+    remember_eligible(rules.min_in_sync, partition, &mut next);
     next
+}
+
+/// What a topic asks of its sets and leaders.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rules {
+    /// Members that a set needs to commit.
+    pub min_in_sync: u32,
+    /// Its replicas live in the physical reserve: a full volume is as good as another.
+    pub in_reserve: bool,
+}
+
+impl From<u32> for Rules {
+    fn from(min_in_sync: u32) -> Self {
+        Self { min_in_sync, in_reserve: false }
+    }
+}
+
+impl From<&v1::TopicConfig> for Rules {
+    fn from(config: &v1::TopicConfig) -> Self {
+        Self { min_in_sync: config.min_in_sync, in_reserve: config.offsets_area_bytes > 0 }
+    }
+}
+
+impl Rules {
+    /// Whether replicas on the volume take what these topics write.
+    pub fn takes_writes(self, state: &ClusterState, spu: SpuId, volume: VolumeId) -> bool {
+        match state.volume(spu, volume).map(|volume| &volume.state) {
+            Some(VolumeState::Writable) => true,
+            Some(VolumeState::WriteOffline { .. }) => self.in_reserve,
+            Some(VolumeState::Stalled { .. } | VolumeState::Failed { .. }) | None => false,
+        }
+    }
 }
 
 /// Raises the epochs of `after` where it differs from `before`.
@@ -63,15 +97,15 @@ pub fn is_eligible(state: &ClusterState, partition: &Partition, replica: &Replic
         && state.spu_state(replica.spu).is_live()
 }
 
-fn choose_leader(state: &ClusterState, partition: &mut Partition) {
+fn choose_leader(state: &ClusterState, rules: Rules, partition: &mut Partition) {
     let current = partition.leader_spu();
-    let standing = current.and_then(|spu| partition.replica(spu)).map(|r| standing(state, r));
+    let standing = current.and_then(|spu| partition.replica(spu)).map(|r| standing(state, rules, r));
     let elected = match standing {
         Some(Standing::Good) => current,
-        Some(Standing::Leaving) => candidate(state, partition, |s| s < SpuState::Suspect).or(current),
-        Some(Standing::Full) => candidate(state, partition, SpuState::is_live).or(current),
-        Some(Standing::Away) => complete_candidate(state, partition).or(current),
-        Some(Standing::CacheLost) | None => complete_candidate(state, partition)
+        Some(Standing::Leaving) => candidate(state, rules, partition, |s| s < SpuState::Suspect).or(current),
+        Some(Standing::Full) => candidate(state, rules, partition, SpuState::is_live).or(current),
+        Some(Standing::Away) => complete_candidate(state, rules, partition).or(current),
+        Some(Standing::CacheLost) | None => complete_candidate(state, rules, partition)
             .or_else(|| member(state, partition, |_| true))
             .or_else(|| greatest_after_cache_loss(state, partition)),
     };
@@ -96,7 +130,7 @@ enum Standing {
     CacheLost,
 }
 
-fn standing(state: &ClusterState, leader: &Replica) -> Standing {
+fn standing(state: &ClusterState, rules: Rules, leader: &Replica) -> Standing {
     let node = state.spu_state(leader.spu);
     if leader.cache_lost.is_some() {
         return Standing::CacheLost;
@@ -106,16 +140,18 @@ fn standing(state: &ClusterState, leader: &Replica) -> Standing {
     }
     match state.volume(leader.spu, leader.volume).map(|volume| &volume.state) {
         None | Some(VolumeState::Failed { .. } | VolumeState::Stalled { .. }) => Standing::Away,
-        Some(VolumeState::WriteOffline { .. }) => Standing::Full,
-        Some(VolumeState::Writable) if node == SpuState::Draining => Standing::Leaving,
-        Some(VolumeState::Writable) => Standing::Good,
+        Some(VolumeState::WriteOffline { .. }) if !rules.in_reserve => Standing::Full,
+        Some(VolumeState::Writable | VolumeState::WriteOffline { .. }) if node == SpuState::Draining => {
+            Standing::Leaving
+        }
+        Some(VolumeState::Writable | VolumeState::WriteOffline { .. }) => Standing::Good,
     }
 }
 
 /// The best replica that holds everything committed and can be read from: members before eligible ones, but first
 /// of all on a volume that takes writes.
-fn complete_candidate(state: &ClusterState, partition: &Partition) -> Option<SpuId> {
-    let writable = |replica: &Replica| state.is_writable(replica.spu, replica.volume);
+fn complete_candidate(state: &ClusterState, rules: Rules, partition: &Partition) -> Option<SpuId> {
+    let writable = |replica: &Replica| rules.takes_writes(state, replica.spu, replica.volume);
     let readable = |replica: &Replica| {
         let volume = state.volume(replica.spu, replica.volume).map(|volume| &volume.state);
         matches!(volume, Some(VolumeState::Writable | VolumeState::WriteOffline { .. }))
@@ -160,9 +196,14 @@ fn rank(state: &ClusterState, spu: SpuId) -> u8 {
     }
 }
 
-fn candidate(state: &ClusterState, partition: &Partition, fit: impl Fn(SpuState) -> bool) -> Option<SpuId> {
+fn candidate(
+    state: &ClusterState,
+    rules: Rules,
+    partition: &Partition,
+    fit: impl Fn(SpuState) -> bool,
+) -> Option<SpuId> {
     let fit = |replica: &Replica| {
-        state.is_writable(replica.spu, replica.volume) && fit(state.spu_state(replica.spu))
+        rules.takes_writes(state, replica.spu, replica.volume) && fit(state.spu_state(replica.spu))
     };
     member(state, partition, fit)
 }
@@ -195,8 +236,8 @@ pub(crate) fn lead_alone(partition: &mut Partition, winner: SpuId) {
     partition.lossy_epoch = LeaderEpoch(partition.leader_epoch.0.saturating_add(1));
 }
 
-fn dismiss_members(state: &ClusterState, min_in_sync: u32, partition: &mut Partition) {
-    let minimum = usize::try_from(min_in_sync).unwrap_or(usize::MAX);
+fn dismiss_members(state: &ClusterState, rules: Rules, partition: &mut Partition) {
+    let minimum = usize::try_from(rules.min_in_sync).unwrap_or(usize::MAX);
     let leader = partition.leader_spu();
     let volume = |replica: &Replica| state.volume(replica.spu, replica.volume).map(|volume| &volume.state);
     // Those that are no help first: they must not count as remaining below.
@@ -208,7 +249,8 @@ fn dismiss_members(state: &ClusterState, min_in_sync: u32, partition: &mut Parti
     }
     for replica in partition.replicas.iter().rev().filter(|replica| Some(replica.spu) != leader) {
         let slow = match volume(replica) {
-            Some(VolumeState::WriteOffline { .. } | VolumeState::Stalled { .. }) => true,
+            Some(VolumeState::WriteOffline { .. }) => !rules.in_reserve,
+            Some(VolumeState::Stalled { .. }) => true,
             Some(VolumeState::Writable | VolumeState::Failed { .. }) | None => false,
         };
         if slow && partition.in_sync.contains(&replica.spu) && partition.in_sync.len() > minimum {

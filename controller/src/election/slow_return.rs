@@ -28,9 +28,11 @@ pub struct LeaderMove {
 /// not come to a volume that is about to give it away.
 pub fn next_leader_move(state: &ClusterState, levels: &VolumeLevels) -> Option<LeaderMove> {
     let mut preferred = None;
-    for (id, _, partition) in state.partitions() {
+    for (id, topic, partition) in state.partitions() {
         let Some(leader) = partition.leader_spu().and_then(|spu| partition.replica(spu)) else { continue };
-        if level(levels, leader) == Some(DiskLevel::Throttle) {
+        // What lives in the reserve does not make way.
+        let in_reserve = topic.config.offsets_area_bytes > 0;
+        if level(levels, leader) == Some(DiskLevel::Throttle) && !in_reserve {
             if let Some(to) = relief(state, levels, partition, leader) {
                 return Some(LeaderMove { partition: id, to, reason: "volume is filling" });
             }

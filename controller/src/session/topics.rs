@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use plimsoll_proto::disk::DiskLevel;
-use plimsoll_proto::ids::{SpuId, TopicId, TopicName};
+use plimsoll_proto::group::{INTERNAL_PREFIX, OFFSETS_TOPIC, is_internal};
+use plimsoll_proto::ids::{SpuId, TopicId, TopicName, VolumeId};
 use plimsoll_proto::v1::{self, ErrorDetail, Reason, entry::Change};
 
 use super::answer;
@@ -19,7 +20,14 @@ pub(super) async fn create(
     request: v1::CreateTopicRequest,
 ) -> Result<v1::CreateTopicResponse, ErrorDetail> {
     let name = name(&request.name)?;
-    let wanted = request.config.unwrap_or_default();
+    let internal = is_internal(name.as_str());
+    if internal && name.as_str() != OFFSETS_TOPIC {
+        return Err(reserved(&name));
+    }
+    let wanted = if internal { offsets_config(0) } else { request.config.unwrap_or_default() };
+    if wanted.offsets_area_bytes > 0 && !internal {
+        return Err(answer::invalid("offsets_area_bytes is for the internal topic only"));
+    }
     // Refuse what no number of nodes makes right, before waiting for any.
     with_defaults(wanted, 3).map_err(|error| answer::invalid(error.to_string()))?;
     shared.room_to_grow()?;
@@ -32,7 +40,10 @@ pub(super) async fn create(
         }
         let late = shared.host.clock.now() >= deadline;
         match plan(shared, &view, wanted, late) {
-            Ok(Some((config, partitions))) => {
+            Ok(Some((mut config, partitions))) => {
+                if internal {
+                    config = offsets_config_for(shared, config, &partitions);
+                }
                 let entry = v1::CreateTopicEntry {
                     topic_id: topic_id.to_bytes(),
                     name: name.as_str().to_owned(),
@@ -112,12 +123,54 @@ fn is_joining(state: &ClusterState) -> bool {
     state.spus().values().any(|spu| spu.state == SpuState::Joining)
 }
 
+/// Partitions of the internal topic: so many nodes share the coordination of groups.
+const OFFSETS_PARTITIONS: u32 = 4;
+/// An area takes this part of the smallest volume that holds one.
+const AREA_SHARE: u64 = 512;
+const AREA_BYTES: std::ops::RangeInclusive<u64> = (256 << 10)..=(16 << 20);
+
+/// The internal topic: on up to three nodes, synced before each acknowledgement.
+fn offsets_config(offsets_area_bytes: u64) -> v1::TopicConfig {
+    v1::TopicConfig {
+        partitions: OFFSETS_PARTITIONS,
+        flush: v1::FlushPolicy::Ack.into(),
+        batch_bytes_max: 16 << 20,
+        offsets_area_bytes,
+        ..v1::TopicConfig::default()
+    }
+}
+
+/// Areas as large as the smallest of the volumes allows: all copies of a partition have the same size.
+fn offsets_config_for(
+    shared: &Shared,
+    config: v1::TopicConfig,
+    placed: &[v1::PartitionPlacement],
+) -> v1::TopicConfig {
+    let since = shared.host.clock.now().saturating_sub(shared.settings.facts_fresh);
+    let facts = shared.facts.volumes(since);
+    let capacity = |replica: &v1::ReplicaAssignment| {
+        let volume = VolumeId::from_slice(&replica.volume_id).ok()?;
+        Some(facts.get(&(SpuId(replica.spu_id), volume))?.capacity_bytes)
+    };
+    let smallest = placed.iter().flat_map(|p| &p.replicas).filter_map(capacity).min().unwrap_or(0);
+    let bytes = (smallest / AREA_SHARE).clamp(*AREA_BYTES.start(), *AREA_BYTES.end()).next_multiple_of(4096);
+    v1::TopicConfig { offsets_area_bytes: bytes, ..config }
+}
+
+pub(super) fn reserved(name: &TopicName) -> ErrorDetail {
+    let message = format!("{name} is reserved: names that begin with {INTERNAL_PREFIX} are the system's own");
+    ErrorDetail::not_written(Reason::InvalidTopic, message)
+}
+
 /// Deletes a topic by name.
 pub(super) async fn delete(
     shared: &Shared,
     request: v1::DeleteTopicRequest,
 ) -> Result<v1::DeleteTopicResponse, ErrorDetail> {
     let name = name(&request.name)?;
+    if is_internal(name.as_str()) {
+        return Err(reserved(&name));
+    }
     let view = shared.leading()?;
     let (id, _) = view.state.topic_by_name(name.as_str()).ok_or_else(|| unknown(&name))?;
     let change = Change::DeleteTopic(v1::DeleteTopicEntry { topic_id: id.to_bytes() });

@@ -245,6 +245,11 @@ fn is_final(reason: Reason) -> bool {
         | Reason::UnsupportedProtocol
         | Reason::WrongJoinToken
         | Reason::OutOfService
+        | Reason::OffsetsFull
+        | Reason::UnknownMember
+        | Reason::NotPartitionOwner
+        | Reason::GroupActive
+        | Reason::UnknownGroup
         | Reason::ExpectationFailed => true,
     }
 }

@@ -329,7 +329,7 @@ impl Leader {
             let ready = !self.term.in_sync.contains(spu)
                 && peer.writable
                 && peer.incarnation == Some(fetch.incarnation)
-                && progress.level < DiskLevel::ReadOnly
+                && !self.is_full(*spu)
                 && self.counted_end(fetch.ends) >= self.high_watermark.max(self.epoch_start);
             ready.then_some(*spu)
         };
@@ -347,7 +347,8 @@ impl Leader {
     }
 
     fn is_full(&self, spu: SpuId) -> bool {
-        self.followers.get(&spu).is_some_and(|progress| progress.level >= DiskLevel::ReadOnly)
+        let barred = if self.term.in_reserve { DiskLevel::Failed } else { DiskLevel::ReadOnly };
+        self.followers.get(&spu).is_some_and(|progress| progress.level >= barred)
     }
 
     fn counted_end(&self, ends: LogEnds) -> Offset {

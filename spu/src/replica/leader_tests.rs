@@ -33,6 +33,7 @@ fn term(partition_epoch: u32, in_sync: &[u32], min_in_sync: usize) -> Term {
         peers: BTreeMap::from([(SpuId(2), peer), (SpuId(3), peer)]),
         min_in_sync,
         flush_ack: false,
+        in_reserve: false,
     }
 }
 
@@ -160,6 +161,53 @@ fn who_has_caught_up_joins_and_counts_from_the_proposal_on() {
     let shown = Term { partition_epoch: beyond, ..leading.term().clone() };
     assert!(leading.on_term(shown, s(9)));
     assert_eq!(leading.high_watermark(), at(12));
+}
+
+#[test]
+fn a_smaller_set_counts_only_once_it_is_committed() {
+    let mut leading = leader(&[1, 2, 3], 2);
+    fetch(&mut leading, 2, 10, DiskLevel::Normal, s(0));
+    fetch(&mut leading, 3, 4, DiskLevel::Normal, s(0));
+    assert_eq!(proposed(&mut leading, 0, 5), Some((3, set(&[1, 2]))));
+    // Everything that makes a leader count: its own log, a fetch, metadata without the change.
+    leading.on_own_log(ends(12));
+    fetch(&mut leading, 2, 12, DiskLevel::Normal, s(4));
+    leading.on_term(term(1, &[1, 2, 3], 2), s(4));
+    assert_eq!(leading.high_watermark(), at(6), "3 is a member until the change is committed");
+    assert!(leading.on_term(term(2, &[1, 2], 2), s(4)));
+    assert_eq!(leading.high_watermark(), at(12));
+}
+
+#[test]
+fn a_set_below_its_minimum_commits_nothing() {
+    let mut small = leader(&[1], 2);
+    small.on_own_log(ends(20));
+    assert_eq!(
+        (small.high_watermark(), small.latest()),
+        (at(6), None),
+        "who left the set has no more than that"
+    );
+    fetch(&mut small, 2, 20, DiskLevel::Normal, s(0));
+    assert_eq!(small.tick(s(0)).map(|proposal| proposal.in_sync), Some(set(&[1, 2])));
+    small.on_own_log(ends(21));
+    fetch(&mut small, 2, 21, DiskLevel::Normal, s(0));
+    assert_eq!(small.high_watermark(), at(6), "a set that is only proposed has no minimum");
+    assert!(small.on_term(term(2, &[1, 2], 2), s(1)));
+    assert_eq!(small.high_watermark(), at(21));
+    assert!(small.acknowledges());
+}
+
+#[test]
+fn only_the_registered_run_of_a_node_is_proposed_as_a_member() {
+    let mut leading = leader(&[1, 2], 1);
+    fetch(&mut leading, 2, 10, DiskLevel::Normal, s(0));
+    let newer = ReportedPosition { incarnation: Incarnation(6), ends: ends(10), level: DiskLevel::Normal };
+    assert_eq!(leading.on_fetch(SpuId(3), newer, s(0)), Ok(true));
+    assert_eq!(leading.tick(s(0)), None, "the metadata still know an earlier run");
+    let mut known = term(1, &[1, 2], 1);
+    known.peers.insert(SpuId(3), Peer { incarnation: Some(Incarnation(6)), writable: true });
+    leading.on_term(known, s(0));
+    assert_eq!(leading.tick(s(1)).map(|proposal| proposal.in_sync), Some(set(&[1, 2, 3])));
 }
 
 #[test]

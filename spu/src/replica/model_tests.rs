@@ -24,6 +24,19 @@ struct Meta {
     epoch: u32,
     partition_epoch: u32,
     in_sync: BTreeSet<u32>,
+    /// Who left the set when it fell below its minimum.
+    eligible: BTreeSet<u32>,
+}
+
+impl Meta {
+    fn set(&mut self, in_sync: BTreeSet<u32>) {
+        let before = std::mem::replace(&mut self.in_sync, in_sync);
+        self.eligible =
+            before.union(&self.eligible).copied().filter(|id| !self.in_sync.contains(id)).collect();
+        if self.in_sync.len() >= MIN_IN_SYNC {
+            self.eligible.clear();
+        }
+    }
 }
 
 enum Role {
@@ -121,7 +134,13 @@ impl World {
     fn new() -> Self {
         let node =
             || Node { log: Vec::new(), high_watermark: 0, epoch: 0, role: Role::Idle, waiting: Vec::new() };
-        let meta = Meta { leader: 1, epoch: 1, partition_epoch: 1, in_sync: (1..=NODES).collect() };
+        let meta = Meta {
+            leader: 1,
+            epoch: 1,
+            partition_epoch: 1,
+            in_sync: (1..=NODES).collect(),
+            eligible: BTreeSet::new(),
+        };
         let nodes = (1..=NODES).map(|id| (id, node())).collect();
         let mut world = Self {
             now: Duration::ZERO,
@@ -206,13 +225,26 @@ impl World {
         }
     }
 
-    /// Elects another member, or takes one out of the set as the write-offline entry does.
+    /// Elects a member or an eligible replica, or takes one out of the set: for fullness while enough remain, for
+    /// being gone at any time.
     fn controller(&mut self, node: u32, how: u8) {
-        if how.is_multiple_of(2) && self.meta.in_sync.contains(&node) {
+        let complete = self.meta.in_sync.contains(&node) || self.meta.eligible.contains(&node);
+        if how.is_multiple_of(2) && complete {
+            let mut set = self.meta.in_sync.clone();
+            set.insert(node);
+            if how.is_multiple_of(4) {
+                set.remove(&self.meta.leader);
+                set.insert(node);
+            }
+            self.meta.set(set);
             self.meta.leader = node;
             self.meta.epoch += 1;
+        } else if how.is_multiple_of(5) && node != self.meta.leader {
+            let others = self.meta.in_sync.iter().copied().filter(|id| *id != node).collect();
+            self.meta.set(others);
         } else if self.meta.in_sync.len() > MIN_IN_SYNC && node != self.meta.leader {
-            self.meta.in_sync.remove(&node);
+            let others = self.meta.in_sync.iter().copied().filter(|id| *id != node).collect();
+            self.meta.set(others);
         }
         self.meta.partition_epoch += 1;
         self.tell_all();
@@ -248,7 +280,7 @@ impl World {
                     && self.meta.epoch == epoch
                     && self.meta.partition_epoch == expected;
                 if applied {
-                    self.meta.in_sync = in_sync;
+                    self.meta.set(in_sync);
                     self.meta.partition_epoch += 1;
                     self.tell_all();
                 }
@@ -283,6 +315,7 @@ impl World {
             in_sync: meta.in_sync.iter().map(|spu| SpuId(*spu)).collect(),
             peers: (1..=NODES).filter(|id| *id != to).map(|id| (SpuId(id), peer)).collect(),
             min_in_sync: MIN_IN_SYNC,
+            in_reserve: false,
             flush_ack: false,
         };
         match &mut node.role {
@@ -398,7 +431,7 @@ impl World {
     }
 
     fn check(&self) {
-        for member in &self.meta.in_sync {
+        for member in self.meta.in_sync.union(&self.meta.eligible) {
             let log = &self.nodes[member].log;
             for (offset, entry) in &self.acked {
                 assert_eq!(log.get(*offset), Some(entry), "member {member} lost what was acknowledged");

@@ -21,6 +21,8 @@ pub struct Term {
     pub min_in_sync: usize,
     /// Whether only synced records count.
     pub flush_ack: bool,
+    /// Its replicas live in the physical reserve: a full volume is as good as another.
+    pub in_reserve: bool,
 }
 
 /// Another replica of the partition.

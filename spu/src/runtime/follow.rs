@@ -96,6 +96,14 @@ impl Worker {
                 return;
             }
         };
+        let batches = matches!(told, LeaderAnswer::Batches(_));
+        if batches && self.volume.is_offsets_area(partition) {
+            // What the leader trimmed makes room for what it appended since.
+            self.follow_ends(partition, high_watermark, log_start);
+        }
+        let Some(own) = self.own_log(partition) else { return };
+        let Some(replica) = self.replicas.get_mut(partition) else { return };
+        let Role::Follows(follower) = &mut replica.role else { return };
         let step = follower.on_answer(own, asked, told, log_start, epoch_lookup(&self.volume, partition));
         if step.is_some_and(|step| !self.take_step(partition, step)) {
             return;
@@ -114,6 +122,7 @@ impl Worker {
             self.take_step(partition, step);
         }
         if own.log_end >= high_watermark && self.cache_lost.remove(partition) {
+            self.volume.offsets_repaired(partition);
             self.tell(partition, "replica has caught up after the loss of its page cache");
         }
         self.serve_waiting_fetches(partition);

@@ -176,6 +176,10 @@ impl NodeHandle {
         self.ask(door, Work::ListOffsets { job, reply }, answer, Duration::ZERO).await?
     }
 
+    pub(super) fn offsets_door(&self, partition: &PartitionId) -> Result<&VolumeDoor, ErrorDetail> {
+        self.read_door(partition)
+    }
+
     fn read_door(&self, partition: &PartitionId) -> Result<&VolumeDoor, ErrorDetail> {
         let routes = self.inner.shared.routes.borrow().clone();
         self.route(&routes, partition).map_err(|detail| *detail)

@@ -88,6 +88,9 @@ pub enum ControlRequest {
     /// applied one answers; the node asks again while the metadata image does not show the wanted state, so a
     /// request for a volume replaces an older one for the same volume.
     ChangeVolume(ChangeVolume),
+    /// The node should be registered anew, as this registration is spent: what a volume had under it is uncertain.
+    /// Asked again while no other one is there.
+    RegisterAgain(Incarnation),
 }
 
 /// See [`ControlRequest::ChangeInSync`].

@@ -13,9 +13,11 @@ mod job;
 mod lead;
 mod levels;
 mod node;
+mod offsets;
 mod orders;
 mod produce;
 mod read;
+mod rebuild;
 mod reconcile;
 mod refusal;
 mod replica;
@@ -36,4 +38,5 @@ pub use job::{
     ChangeInSync, ChangeVolume, ControlRequest, FetchFrom, FetchJob, Fetched, ListOffsetsJob, ProduceJob,
     ProduceResult,
 };
+pub use offsets::{GroupFloors, LedOffsets};
 pub use node::{Node, NodeError, NodeSettings, OpenReport, VolumeOpened, VolumeTuning};

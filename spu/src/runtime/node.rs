@@ -21,6 +21,8 @@ use super::byte_limit::ByteLimit;
 use super::handle::NodeHandle;
 use super::job::ControlRequest;
 use super::levels::LevelLog;
+use super::offsets::GroupFloors;
+use super::rebuild::Rebuilding;
 use super::refusal::Place;
 use super::space::sample_space;
 use super::work::{Gate, Pulse, Routes, Shared, VolumeDoor, VolumeView};
@@ -148,6 +150,7 @@ impl Node {
             identity: watch::Sender::new(None),
             lease: watch::Sender::new(Lease::new()),
             clock_offset_ms: watch::Sender::new(0),
+            group_floors: watch::Sender::new(GroupFloors::default()),
             following: watch::Sender::new(0),
             stopping: watch::Sender::new(false),
         });
@@ -287,11 +290,14 @@ impl Plan {
             pulse: pulse.clone(),
         };
         // Which of them flush on acknowledgement is known only with the metadata; see `Worker::reconcile`.
-        let cache_lost: BTreeSet<PartitionId> = if opened.recovery.loss_untold {
+        let mut cache_lost: BTreeSet<PartitionId> = if opened.recovery.loss_untold {
             partitions.iter().copied().collect()
         } else {
             BTreeSet::new()
         };
+        // An offsets area that lost what it should have is as one that lost its page cache.
+        let damaged = opened.recovery.damaged.iter().map(|range| range.partition);
+        cache_lost.extend(damaged.filter(|partition| volume.is_offsets_area(partition)));
         let mut worker = Worker {
             levels: LevelLog::new(facts.level, now),
             inbox: Inbox {
@@ -320,6 +326,7 @@ impl Plan {
             failed: false,
             missing: false,
             retried_at: now,
+            rebuilding: Rebuilding::default(),
             sampled_at: now,
             sample_pause,
             log_budget: self.log_budget,
@@ -335,7 +342,7 @@ impl Plan {
 
 impl Worker {
     /// Takes the replicas that were found, without a role: they serve reads of any replica at once.
-    fn adopt(&mut self, partitions: &[PartitionId]) {
+    pub(super) fn adopt(&mut self, partitions: &[PartitionId]) {
         for partition in partitions {
             let settings =
                 plimsoll_storage::log::LogSettings { flush: FlushPolicy::Os, ..Default::default() };

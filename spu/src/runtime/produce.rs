@@ -177,11 +177,13 @@ impl Worker {
 
     /// The high watermark may have moved: tell the log, acknowledge, and wake consumers.
     pub(super) fn committed(&mut self, partition: &PartitionId) {
-        let Some(replica) = self.replicas.get_mut(partition) else { return };
+        let Some(replica) = self.replicas.get(partition) else { return };
         if let Role::Leads(leader) = &replica.role {
             let high_watermark = leader.high_watermark();
             self.volume.set_high_watermark(partition, high_watermark);
-            if leader.acknowledges() {
+            let acknowledges = leader.acknowledges();
+            self.volume_settles_offsets(partition);
+            if let Some(replica) = self.replicas.get_mut(partition).filter(|_| acknowledges) {
                 acknowledge_reached(replica);
             }
         }

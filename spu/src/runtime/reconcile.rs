@@ -30,7 +30,8 @@ impl Worker {
     /// Takes the latest metadata.
     pub(super) fn reconcile(&mut self) {
         let image = self.inbox.routes.borrow_and_update().image.clone();
-        if image.version.0 == 0 {
+        let spent = self.rebuilding.awaits_registration(self.shared.incarnation());
+        if image.version.0 == 0 || spent {
             return;
         }
         let desired = desired(&image, self.shared.spu, self.place.volume);
@@ -109,9 +110,11 @@ impl Worker {
             }
             self.volume.configure(partition, settings.clone());
         }
+        let damaged = self.volume.is_offsets_area(partition)
+            && self.volume.log(partition).is_some_and(|log| log.damaged);
         let replica = self.replicas.entry(*partition).or_insert_with(|| Replica::new(settings.clone()));
         replica.settings = settings;
-        if replica.flush_ack() && always_synced {
+        if replica.flush_ack() && always_synced && !damaged {
             // What was acknowledged was synced: a lost page cache has cost nothing.
             self.cache_lost.remove(partition);
         }
@@ -211,6 +214,7 @@ fn desired(image: &MetadataImage, me: SpuId, volume: VolumeId) -> BTreeMap<Parti
 
 fn term(image: &MetadataImage, wanted: &Desired<'_>, me: SpuId, flush_ack: bool) -> Term {
     let info = wanted.info;
+    let in_reserve = wanted.config.offsets_area_bytes > 0;
     let standing = |replica: &v1::ReplicaAssignment| {
         let spu = SpuId(replica.spu_id);
         let node = image.spus.get(&spu);
@@ -221,7 +225,9 @@ fn term(image: &MetadataImage, wanted: &Desired<'_>, me: SpuId, flush_ack: bool)
             .map_or(v1::VolumeState::Unspecified, |volume| image.volume_state(spu, volume));
         let peer = Peer {
             incarnation: node.map(|node| Incarnation(node.incarnation)),
-            writable: online && state == v1::VolumeState::Writable,
+            writable: online
+                && (state == v1::VolumeState::Writable
+                    || (in_reserve && state == v1::VolumeState::WriteOffline)),
         };
         (spu, peer)
     };
@@ -233,5 +239,6 @@ fn term(image: &MetadataImage, wanted: &Desired<'_>, me: SpuId, flush_ack: bool)
         peers: info.replicas.iter().filter(|replica| replica.spu_id != me.0).map(standing).collect(),
         min_in_sync: usize::try_from(wanted.config.min_in_sync).unwrap_or(usize::MAX).max(1),
         flush_ack,
+        in_reserve,
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use plimsoll_host::Host;
 use plimsoll_host::log_budget::Key;
 use plimsoll_proto::disk::{DiskCause, DiskLevel, WriteClass};
+use plimsoll_proto::group::OFFSETS_TOPIC;
+use plimsoll_proto::ids::PartitionId;
 use plimsoll_proto::v1::{self, ErrorDetail};
 use plimsoll_storage::fs::{DiskError, SharedDisk};
 use plimsoll_storage::space::{Observation, RefuseReason, Verdict};
@@ -103,6 +105,7 @@ impl Worker {
             self.inbox.cluster_time.mark_unchanged();
             self.volume.set_time_trusted(true);
         }
+        self.rebuild_failed(now);
         if self.missing && now.saturating_sub(self.retried_at) >= REPORTS {
             self.retried_at = now;
             self.reconcile();
@@ -110,13 +113,15 @@ impl Worker {
     }
 
     pub(super) fn guards(&self) -> ReplicaGuards {
-        let guard = |role: &Role| match role {
+        let floors = self.shared.group_floors.borrow();
+        let groups = self.shared.image().topic_by_name(OFFSETS_TOPIC).is_some();
+        let guard = |partition: &PartitionId, role: &Role| match role {
             Role::Leads(leader) => {
-                ReplicaGuard { leads: true, replicated_to: Some(leader.replicated_to()), group_floor: None }
+                ReplicaGuard { leads: true, replicated_to: Some(leader.replicated_to()), group_floor: floors.floor(partition, groups, self.volume.log(partition)) }
             }
             Role::Follows(_) | Role::Idle => ReplicaGuard::default(),
         };
-        self.replicas.iter().map(|(partition, replica)| (*partition, guard(&replica.role))).collect()
+        self.replicas.iter().map(|(partition, replica)| (*partition, guard(partition, &replica.role))).collect()
     }
 
     fn on_events(&mut self, events: Vec<VolumeEvent>) {
@@ -249,6 +254,9 @@ impl Worker {
     /// Wishes for the committed state of this volume, repeated while the metadata does not show it.
     fn ask_controller(&mut self, level: DiskLevel, cause: Option<DiskCause>, now: Duration) {
         let Some(incarnation) = self.shared.incarnation() else { return };
+        if self.rebuilding.awaits_registration(Some(incarnation)) {
+            return;
+        }
         let expected = self.shared.image().volume_state(self.shared.spu, self.place.volume);
         let wanted = match level {
             DiskLevel::Failed => v1::VolumeState::Failed,

@@ -223,6 +223,56 @@ async fn a_failed_sync_is_unknown_and_final() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn below_the_minimum_a_refusal_appends_nothing_and_consumes_no_sequence() {
+    let mut cluster = TestCluster::new(2, 64 << 20, config(2, 2)).await;
+    let first = produce_when_led(cluster.node(1), job(1, Acks::Leader, batch(b"a"))).await;
+    assert_eq!(ack(&first).base_offset, 0);
+    cluster.change(|partition| partition.in_sync = vec![1]);
+    let short = || super::ProduceJob {
+        timeout: std::time::Duration::from_millis(10),
+        ..job(1, Acks::All, batch(b"b"))
+    };
+    // Until the node has heard of the smaller set, the answer waits for a member that does not fetch.
+    while refusal(produce(cluster.node(1), short()).await).reason() != Reason::NotEnoughInSync {}
+    let end = || cluster.node(1).handle.standing(&super::testing::PARTITION);
+    let before = end().await.expect("it stands").log_end;
+    for _ in 0..3 {
+        let refused = refusal(produce(cluster.node(1), job(1, Acks::All, sequenced(b"c", 0))).await);
+        assert_eq!((refused.reason(), refused.outcome()), (Reason::NotEnoughInSync, Outcome::NotWritten));
+    }
+    assert_eq!(end().await.expect("it stands").log_end, before, "a refused record is nowhere");
+    assert_eq!(end().await.expect("it stands").high_watermark, 0, "a set below its minimum commits nothing");
+
+    cluster.change(|partition| partition.in_sync = vec![1, 2]);
+    let mut answered = None;
+    let mut answer = cluster.node(1).handle.produce(job(1, Acks::All, sequenced(b"c", 0))).await;
+    while answered.is_none() {
+        cluster.replicate_round().await;
+        answered = match answer.try_recv() {
+            Ok(ProduceResult::Error(detail)) if detail.reason() == Reason::NotEnoughInSync => {
+                answer = cluster.node(1).handle.produce(job(1, Acks::All, sequenced(b"c", 0))).await;
+                None
+            }
+            other => other.ok(),
+        };
+    }
+    let answered = answered.expect("answered");
+    assert_eq!((ack(&answered).base_offset, ack(&answered).duplicate), (before, false));
+}
+
+fn sequenced(value: &[u8], base: i32) -> bytes::Bytes {
+    use plimsoll_proto::batch::{BatchBuilder, Compression, NewRecord, ProducerSequence};
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(&NewRecord { value: Some(value), timestamp_ms: 5, ..NewRecord::default() }).expect("small");
+    builder.set_producer(Some(ProducerSequence {
+        id: plimsoll_proto::ids::ProducerId(7),
+        epoch: plimsoll_proto::ids::ProducerEpoch(0),
+        base: plimsoll_proto::batch::Sequence(base),
+    }));
+    builder.build_shared().expect("one record")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lagging_follower_is_proposed_for_removal_and_back() {
     let mut cluster = TestCluster::new(2, 64 << 20, config(2, 1)).await;
     let first = produce_when_led(cluster.node(1), job(1, Acks::Leader, batch(b"a"))).await;

@@ -141,3 +141,50 @@ async fn a_node_starts_without_the_volume_that_does_not_open() {
     }
     assert!(matches!(open_on(&host, &[&good, &bad]).await, Err(NodeError::Volume(_))), "none opens");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_volume_comes_back_in_the_same_process_when_the_cluster_has_let_go_of_it() {
+    let mut cluster = TestCluster::new(2, 64 << 20, config(2, 1)).await;
+    let first = super::testing::produce_when_led(cluster.node(1), job(1, Acks::Leader, batch(b"a"))).await;
+    assert!(matches!(first, ProduceResult::Ack(_)));
+    let held = || cluster.node(2).handle.replica_reports().iter().any(|report| report.log_end == 1);
+    cluster.replicate_until(held).await;
+    cluster.node(2).disk.set_sync_fails(true);
+    let failed = || !cluster.node(2).handle.volume_facts()[0].failure.is_empty();
+    cluster.replicate_until(failed).await;
+    cluster.node(2).disk.set_sync_fails(false);
+
+    // The entry is committed: out of the set, and the volume failed.
+    let me = plimsoll_proto::ids::SpuId(2);
+    cluster.image.spus.get_mut(&me).expect("there").volumes[0].state = VolumeState::Failed.into();
+    cluster.change(|partition| partition.in_sync = vec![1]);
+    let asked = async {
+        loop {
+            match cluster.nodes[1].requests.recv().await.expect("the node runs") {
+                ControlRequest::RegisterAgain(spent) => return spent,
+                ControlRequest::ChangeVolume(wish) => assert_eq!(wish.wanted, VolumeState::Failed),
+                ControlRequest::ChangeInSync(_) => panic!("it follows"),
+            }
+        }
+    };
+    let spent = cluster.host.clock.timeout(LIMIT, asked).await.expect("it comes back");
+    assert_eq!(spent, plimsoll_proto::ids::Incarnation(20));
+    let node = cluster.node(2);
+    assert!(node.handle.volume_facts()[0].failure.is_empty());
+    assert!(node.handle.replica_reports().iter().all(|report| report.cache_lost), "nobody trusts it yet");
+    for following in node.handle.following() {
+        let positions = node.handle.positions(&following).await;
+        assert_eq!(positions, Ok(Vec::new()), "nothing follows under the registration that is spent");
+    }
+
+    cluster.image.spus.get_mut(&me).expect("there").incarnation = 21;
+    cluster.node(2).handle.set_incarnation(super::testing::CLUSTER, plimsoll_proto::ids::Incarnation(21));
+    cluster.publish();
+    let caught_up = || cluster.node(2).handle.replica_reports().iter().all(|report| !report.cache_lost);
+    cluster.replicate_until(caught_up).await;
+    let copy = read(cluster.node(2), FetchFrom::Earliest, true).await.expect("records");
+    assert_eq!(values(&copy), ["a"]);
+    let wish = cluster.host.clock.timeout(LIMIT, cluster.nodes[1].requests.recv()).await;
+    let Ok(Some(ControlRequest::ChangeVolume(wish))) = wish else { panic!("{wish:?}") };
+    assert_eq!((wish.expected, wish.wanted), (VolumeState::Failed, VolumeState::Writable));
+}

@@ -13,6 +13,7 @@ use plimsoll_storage::space::Verdict;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::job::{FetchJob, Fetched, ListOffsetsJob, ProduceJob, ProduceResult};
+use super::offsets::{GroupFloors, ReadOffsets, StoreOffsets};
 use super::refusal::Place;
 use crate::replica::Lease;
 
@@ -64,6 +65,10 @@ pub(super) enum Work {
     Order(super::orders::Order),
     /// A registration that named the replicas without their page cache was accepted.
     LossTold,
+    /// Changes of an offsets area led here; acknowledged as a produce with acks=all.
+    StoreOffsets(StoreOffsets),
+    /// What an offsets area led here holds, and a token that is acknowledged when all of it is committed.
+    ReadOffsets(ReadOffsets),
     /// Sync, write the clean mark, end.
     Stop {
         reply: oneshot::Sender<()>,
@@ -99,6 +104,8 @@ pub(super) struct Shared {
     pub(super) lease: watch::Sender<Lease>,
     /// Milliseconds that cluster time is ahead of the own wall clock.
     pub(super) clock_offset_ms: watch::Sender<i64>,
+    /// What active groups have not read yet.
+    pub(super) group_floors: watch::Sender<GroupFloors>,
     /// Counts changes of who follows whom.
     pub(super) following: watch::Sender<u64>,
     pub(super) stopping: watch::Sender<bool>,

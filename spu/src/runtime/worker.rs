@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::job::ControlRequest;
 use super::levels::LevelLog;
+use super::rebuild::Rebuilding;
 use super::refusal::{self, Place};
 use super::replica::{Replica, Role};
 use super::space::SampleSeen;
@@ -66,6 +67,7 @@ pub(super) struct Worker {
     /// A replica could not be made or deleted; tried again.
     pub(super) missing: bool,
     pub(super) retried_at: Duration,
+    pub(super) rebuilding: Rebuilding,
     pub(super) sampled_at: Duration,
     pub(super) sample_pause: watch::Sender<Duration>,
     pub(super) log_budget: LogBudget,
@@ -165,6 +167,8 @@ impl Worker {
                 drop(reply.send(answer));
             }
             Work::Replicate(work) => self.on_replicate(work),
+            Work::StoreOffsets(work) => self.on_store_offsets(work),
+            Work::ReadOffsets(work) => self.on_read_offsets(work),
             Work::Positions { leader, reply } => drop(reply.send(self.positions(leader))),
             Work::Standing { partition, reply } => drop(reply.send(self.standing(&partition))),
             Work::Replicated { leader, asked, answers, reply } => {

@@ -17,6 +17,7 @@ use super::error::StartError;
 use super::identity;
 use super::settings::SpuSettings;
 use crate::control::{ControlLink, ControlSettings, Controllers, discover_cluster};
+use crate::group::GroupService;
 use crate::peer::PeerService;
 use crate::runtime::{Node, NodeHandle, NodeSettings, OpenReport};
 use crate::session::{SpuService, VolumesService, report_health};
@@ -91,6 +92,10 @@ impl Spu {
                 v1::peer_server::PeerServer::new(PeerService::new(host.clone(), node.clone()))
                     .max_decoding_message_size(MESSAGE_BYTES_MAX),
             );
+        let groups = GroupService::new(host.clone(), node.clone());
+        let routes = routes.add_service(
+            v1::group_server::GroupServer::new(groups).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        );
         let server = host.tasks.spawn("server", serve(with_reflection(routes)?, listener, stop_seen));
         let link = ControlLink::start(
             controllers,

@@ -46,6 +46,8 @@ pub struct LogSettings {
     pub min_retention: Duration,
     /// What pressure may delete.
     pub on_pressure: OnPressure,
+    /// The log is an offsets area of so many bytes; see [`crate::offsets`]. Default none: an ordinary log.
+    pub offsets_area_bytes: Option<u64>,
 }
 
 impl LogSettings {
@@ -70,6 +72,7 @@ impl Default for LogSettings {
             retention_age_max: Some(7 * DAY),
             min_retention: Duration::from_secs(60 * 60),
             on_pressure: OnPressure::Refuse,
+            offsets_area_bytes: None,
         }
     }
 }

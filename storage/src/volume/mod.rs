@@ -6,6 +6,7 @@
 //!
 //! Start at [`Volume::open`].
 
+mod areas;
 mod identity;
 mod level;
 mod open;
@@ -51,6 +52,8 @@ pub struct Volume {
     /// When a note of the device's failure that it refused is tried again.
     failure_note_at: Duration,
     logs: BTreeMap<PartitionId, Entry>,
+    /// Logs of consumer offsets.
+    areas: areas::Areas,
     /// Logs whose deletion has begun, with the bytes of their files.
     deleting: BTreeMap<PartitionId, u64>,
     handles: ReadHandles,
@@ -122,14 +125,15 @@ impl Volume {
         self.run.identity.volume_id
     }
 
-    /// All partitions, in order.
+    /// All partitions, those of offsets last.
     pub fn partitions(&self) -> Vec<PartitionId> {
-        self.logs.keys().copied().collect()
+        self.logs.keys().chain(self.areas.keys()).copied().collect()
     }
 
     /// State of a log.
     pub fn log(&self, partition: &PartitionId) -> Option<LogView> {
-        self.logs.get(partition).map(|entry| entry.log.view())
+        let area = || self.areas.get(partition).map(|entry| entry.area.view());
+        self.logs.get(partition).map(|entry| entry.log.view()).or_else(area)
     }
 
     /// Gives a log its settings. Retention touches no log before this was called in this run.
@@ -152,6 +156,11 @@ impl Volume {
         limit: Offset,
         max_bytes: usize,
     ) -> Result<Bytes, ReadError> {
+        if let Some(entry) = self.areas.get(partition) {
+            let result = entry.area.read(from, limit, max_bytes);
+            self.note_read(partition, &result);
+            return result;
+        }
         let found = self.with_log(partition, |log, env| log.read(env, from, limit, max_bytes));
         let result = found.unwrap_or(Err(ReadError::NotFound));
         self.note_read(partition, &result);
@@ -192,6 +201,9 @@ impl Volume {
     /// The greatest leader epoch at or below `epoch` and the offset behind its last record, for finding where
     /// two logs diverge; `None` when `epoch` is newer than all, or older than all that are remembered.
     pub fn epoch_end(&self, partition: &PartitionId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        if let Some(entry) = self.areas.get(partition) {
+            return entry.area.epoch_end(epoch);
+        }
         self.logs.get(partition)?.log.epoch_end(epoch)
     }
 
@@ -206,6 +218,12 @@ impl Volume {
         epoch: LeaderEpoch,
         start: Offset,
     ) -> Result<(), AppendError> {
+        if let Some(entry) = self.areas.get_mut(partition) {
+            return match entry.area.log_end() {
+                log_end if log_end == start => entry.area.note_epoch(epoch),
+                log_end => Err(AppendError::NotContiguous { found: start, log_end }),
+            };
+        }
         let log = &mut self.logs.get_mut(partition).ok_or(AppendError::NotFound)?.log;
         if start != log.log_end() {
             return Err(AppendError::NotContiguous { found: start, log_end: log.log_end() });
@@ -217,6 +235,8 @@ impl Volume {
     pub fn set_high_watermark(&mut self, partition: &PartitionId, high_watermark: Offset) {
         if let Some(entry) = self.logs.get_mut(partition) {
             entry.log.set_high_watermark(high_watermark);
+        } else if let Some(entry) = self.areas.get_mut(partition) {
+            entry.area.set_high_watermark(high_watermark);
         }
     }
 
@@ -226,6 +246,9 @@ impl Volume {
     /// # Errors
     /// `VolumeFailed` is final: nothing at or above `durable_end` counts any more.
     pub fn sync(&mut self, partition: &PartitionId) -> Result<Offset, DiskError> {
+        if let Some(synced) = self.sync_area(partition) {
+            return synced;
+        }
         let missing = DiskError::NotFound { operation: "sync" };
         let result = self.with_log(partition, |log, env| log.sync(env)).unwrap_or(Err(missing));
         match &result {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use plimsoll_proto::ids::PartitionId;
 
+use super::areas::{Areas, open_if_area};
 use super::identity::{IdentityFile, RunState};
 use super::{
     Accounts, DamagedRange, OpenError, OpenReport, TailCut, Time, Volume, VolumeIdentity, VolumeSettings,
@@ -69,13 +70,15 @@ impl Volume {
             capacity_bytes,
             extra_max: 0,
         };
-        let mut logs = open_logs(&mut env, &settings, &mut report).map_err(failed)?;
+        let mut areas = Areas::new();
+        let mut logs = open_logs(&mut env, &settings, &mut areas, &mut report).map_err(failed)?;
         // The former boot id stays in force until every checkpoint speaks of what this boot found.
         let rewritten = !report.page_cache_lost || rewrite_checkpoints(&mut env, &mut logs);
         let reserve_bytes = settings.reserve_bytes.unwrap_or_else(|| default_reserve_bytes(capacity_bytes));
         let (reserve, _) = PhysicalReserve::open(disk.as_ref(), reserve_bytes).map_err(failed)?;
         let accounts = Accounts {
-            used_bytes: logs.values().map(PartitionLog::disk_bytes).sum(),
+            used_bytes: logs.values().map(PartitionLog::disk_bytes).sum::<u64>()
+                + areas.values().map(|entry| entry.area.disk_bytes()).sum::<u64>(),
             preallocated_bytes: logs.values().map(PartitionLog::preallocated).sum(),
             written_total: counted.1,
         };
@@ -93,7 +96,8 @@ impl Volume {
         if report.device_failed {
             logs.values_mut().for_each(PartitionLog::distrust);
         }
-        let failed = logs.values().any(PartitionLog::is_distrusted);
+        let failed = logs.values().any(PartitionLog::is_distrusted)
+            || areas.values().any(|entry| entry.area.is_distrusted());
         let (loss_untold, mount) = (report.loss_untold, disk.mount_identity());
         let run = RunState { clean: false, failed, loss_untold, mount, ..before };
         let mut volume = Self {
@@ -104,6 +108,7 @@ impl Volume {
             run_noted: false,
             failure_note_at: Duration::ZERO,
             logs: BTreeMap::new(),
+            areas,
             deleting: BTreeMap::new(),
             handles,
             buffers: ReadBuffers::default(),
@@ -181,6 +186,7 @@ fn own_identity(
 fn open_logs(
     env: &mut Env<'_>,
     settings: &VolumeSettings,
+    areas: &mut Areas,
     report: &mut OpenReport,
 ) -> Result<BTreeMap<PartitionId, PartitionLog>, DiskError> {
     let mut logs = BTreeMap::new();
@@ -189,6 +195,9 @@ fn open_logs(
             report.unknown_entries += 1;
             continue;
         };
+        if open_if_area(env.disk, partition, areas, report).is_some() {
+            continue;
+        }
         match open_log(env, partition, settings.producers_max, report.page_cache_lost) {
             Ok(None) => {}
             Ok(Some(opened)) => {

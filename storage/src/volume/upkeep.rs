@@ -39,6 +39,7 @@ impl Volume {
         self.finish_deletions();
         self.flush_intervals();
         self.write_checkpoints();
+        self.checkpoint_areas();
         self.settle_idle();
         if self.sensor.view().level == DiskLevel::Normal
             && !self.reserve.is_complete()
@@ -177,7 +178,9 @@ impl Volume {
 
     /// All that a failed device left uncertain is written anew or cut: a crash from here on is a crash.
     fn forget_device_failed(&mut self) {
-        if self.run.failed && !self.logs.values().any(|entry| entry.log.is_distrusted()) {
+        let distrusted = self.logs.values().any(|entry| entry.log.is_distrusted())
+            || self.areas.values().any(|entry| entry.area.is_distrusted());
+        if self.run.failed && !distrusted {
             self.run.failed = false;
             self.run_noted = false;
         }
@@ -210,6 +213,7 @@ impl Volume {
                 Some(Err(error)) => return Err(error),
             }
         }
+        self.close_areas()?;
         (self.run.clean, self.run.failed) = (true, false);
         self.identity.write(self.disk.as_ref(), &self.run)
     }

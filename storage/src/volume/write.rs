@@ -35,10 +35,16 @@ impl Volume {
             return Ok(());
         }
         self.time.now = now;
+        if self.areas.contains_key(&partition) {
+            return Ok(());
+        }
         self.check_writable(WriteClass::ControlPlane, NEW_LOG_BYTES)?;
         if self.deleting.contains_key(&partition) {
             self.finish_deletion(&partition)
                 .map_err(|error| self.disk_refused(&error, NEW_LOG_BYTES, NEW_LOG, false))?;
+        }
+        if let Some(bytes) = settings.offsets_area_bytes {
+            return self.create_area(partition, bytes);
         }
         let mut env = Env {
             disk: self.disk.as_ref(),
@@ -76,6 +82,7 @@ impl Volume {
     /// # Errors
     /// What the disk says. A deletion that has begun is completed by the next tick, or the next open.
     pub fn delete_partition(&mut self, partition: &PartitionId) -> Result<u64, DiskError> {
+        self.mark_area_deleted(partition)?;
         if self.logs.contains_key(partition) {
             if let Some(Err(error)) = self.with_log(partition, PartitionLog::mark_deleted) {
                 self.note_failure(&error, 0);
@@ -147,6 +154,9 @@ impl Volume {
         wall_ms: u64,
     ) -> Result<Appended, AppendError> {
         self.set_time(now, wall_ms);
+        if self.areas.contains_key(partition) {
+            return self.append_to_area(partition, &batches);
+        }
         let mut headers = Vec::new();
         for item in batch::iter_batches(&batches) {
             let (_, bytes) = item?;
@@ -224,13 +234,13 @@ impl Volume {
         }
     }
 
-    fn set_time(&mut self, now: Duration, wall_ms: u64) {
+    pub(super) fn set_time(&mut self, now: Duration, wall_ms: u64) {
         self.time.now = now;
         self.time.wall_ms = wall_ms;
     }
 
     /// Refuses by level, before the ledger is asked.
-    fn check_writable(&mut self, class: WriteClass, needed_bytes: u64) -> Result<(), AppendError> {
+    pub(super) fn check_writable(&mut self, class: WriteClass, needed_bytes: u64) -> Result<(), AppendError> {
         let view = self.sensor.view();
         if let Some(LevelCause::Failure(cause)) = view.cause {
             return Err(AppendError::VolumeFailed { cause, written: false });
@@ -252,7 +262,7 @@ impl Volume {
     }
 
     /// The door's error as the caller's; the level learns of it in the same call.
-    fn disk_refused(
+    pub(super) fn disk_refused(
         &mut self,
         error: &DiskError,
         needed_bytes: u64,
@@ -290,6 +300,9 @@ impl Volume {
     /// # Errors
     /// What the disk says; the log is never shorter than asked.
     pub fn truncate_tail(&mut self, partition: &PartitionId, to: Offset) -> Result<(), DiskError> {
+        if let Some(cut) = self.cut_area(partition, to) {
+            return cut;
+        }
         let missing = DiskError::NotFound { operation: "truncate" };
         let result = self.with_log(partition, |log, env| log.truncate_tail(env, to)).unwrap_or(Err(missing));
         if let Err(error) = &result {
@@ -304,6 +317,9 @@ impl Volume {
     /// # Errors
     /// What the disk says; the log start has moved nevertheless.
     pub fn trim_head(&mut self, partition: &PartitionId, to: Offset) -> Result<u64, DiskError> {
+        if let Some(trimmed) = self.trim_area(partition, to) {
+            return trimmed;
+        }
         let missing = DiskError::NotFound { operation: "trim" };
         let result = self.with_log(partition, |log, env| log.trim_head(env, to)).unwrap_or(Err(missing));
         if let Err(error) = &result {

@@ -135,6 +135,21 @@ fn a_leader_that_cannot_serve_reads_makes_way_even_to_a_full_replica() {
 }
 
 #[test]
+fn a_volume_that_failed_and_works_again_in_the_same_run_is_not_eligible() {
+    let mut cluster = Cluster::with_topic();
+    for spu in [3, 2] {
+        cluster.done(cluster.volume_state(spu, Writable, Failed));
+    }
+    assert_eq!((cluster.set(), eligible(&cluster)), (vec![1], vec![2]));
+    cluster.offline(1);
+    assert_eq!(cluster.leader(), 1, "nobody can take over");
+    cluster.done(cluster.volume_state(2, Failed, Writable));
+    assert_eq!((cluster.leader(), eligible(&cluster)), (1, vec![]), "it was cut back to what was synced");
+    cluster.register_as(1, 2, &[]);
+    assert_eq!((cluster.leader(), cluster.set()), (1, vec![1]));
+}
+
+#[test]
 fn those_that_are_gone_do_not_count_as_remaining_when_a_full_one_leaves() {
     // 3 is full while nobody leads; then 2 comes back as leader and finds 1 gone.
     let mut cluster = Cluster::with_topic();

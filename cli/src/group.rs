@@ -1,0 +1,436 @@
+//! `plimsoll group`.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, Subcommand};
+use plimsoll_client::{Client, GroupError, Offset, PartitionId, Reason, TopicId};
+use plimsoll_host::Host;
+use plimsoll_host::config::Span;
+use serde::Serialize;
+
+use crate::change::{Change, ChangeArgs};
+use crate::connect::ConnectArgs;
+use crate::exit::{Code, Failure, Outcome};
+use crate::output::{OutputArgs, print, table};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupCommand {
+    /// Lists all groups
+    List(ListArgs),
+    /// Shows the members of a group and how far it has read
+    Describe(DescribeArgs),
+    /// Sets where a group without members goes on
+    Reset(ResetArgs),
+    /// Forgets a group without members, and its offsets
+    Delete(DeleteArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DescribeArgs {
+    group: String,
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResetArgs {
+    group: String,
+    /// Where to: earliest, latest, an offset, a time ago such as 1h, or @MS for milliseconds since 1970
+    #[arg(long, value_parser = to)]
+    to: To,
+    /// Of this topic; every topic with a committed offset when not given
+    #[arg(long)]
+    topic: Option<String>,
+    /// Of this partition only, with --topic; repeat it for more
+    #[arg(long = "partition", requires = "topic")]
+    partitions: Vec<u32>,
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    group: String,
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+/// Where a group is to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum To {
+    Earliest,
+    Latest,
+    Offset(u64),
+    Ago(u64),
+    At(i64),
+}
+
+fn to(text: &str) -> Result<To, String> {
+    let wrong = || "earliest, latest, an offset, a time ago such as 1h, or @MILLISECONDS".to_owned();
+    match text {
+        "earliest" => return Ok(To::Earliest),
+        "latest" => return Ok(To::Latest),
+        _ => {}
+    }
+    if let Some(ms) = text.strip_prefix('@') {
+        return ms.parse().map(To::At).map_err(|_| wrong());
+    }
+    if let Ok(Ok(offset)) = text.parse().map(Offset::new) {
+        return Ok(To::Offset(offset.get()));
+    }
+    let ago = text.parse::<Span>().map_err(|_| wrong())?;
+    Ok(To::Ago(u64::try_from(ago.0.as_millis()).unwrap_or(u64::MAX)))
+}
+
+#[derive(Serialize)]
+struct Groups {
+    groups: Vec<Listed>,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    group: String,
+    members: u32,
+    partitions: u32,
+    committed_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Described {
+    group: String,
+    coordinator: u32,
+    members: Vec<Member>,
+    offsets: Vec<Read>,
+    lag: u64,
+}
+
+#[derive(Serialize)]
+struct Member {
+    member: String,
+    name: String,
+    topics: Vec<String>,
+    partitions: Vec<String>,
+    rebalancing: bool,
+    heartbeat_age_ms: u64,
+}
+
+#[derive(Serialize)]
+struct Read {
+    topic: String,
+    partition: u32,
+    member: Option<String>,
+    committed: Option<u64>,
+    committed_ms: Option<u64>,
+    end: u64,
+    lag: u64,
+}
+
+#[derive(Serialize)]
+struct Reset {
+    offsets: Vec<ResetTo>,
+}
+
+#[derive(Serialize)]
+struct ResetTo {
+    topic: String,
+    partition: u32,
+    from: Option<u64>,
+    to: u64,
+}
+
+pub(crate) async fn run(command: GroupCommand, host: &Host) -> Outcome {
+    match command {
+        GroupCommand::List(args) => {
+            let groups = args.connect.connect(host).await?.list_groups().await?;
+            let listed = |info: plimsoll_client::GroupInfo| Listed {
+                group: info.group,
+                members: info.members,
+                partitions: info.offsets,
+                committed_ms: (info.committed_ms > 0).then_some(info.committed_ms),
+            };
+            let now = host.clock.wall_ms();
+            print(args.output, &Groups { groups: groups.into_iter().map(listed).collect() }, |groups| {
+                list_table(groups, now)
+            })
+        }
+        GroupCommand::Describe(args) => {
+            let client = args.connect.connect(host).await?;
+            print(args.output, &describe(&client, &args.group).await?, describe_table)
+        }
+        GroupCommand::Reset(args) => reset(args, host).await,
+        GroupCommand::Delete(args) => delete(args, host).await,
+    }
+}
+
+fn name_of(client: &Client, topic_id: TopicId) -> String {
+    let image = client.metadata();
+    image.topics.get(&topic_id).map_or_else(|| topic_id.to_string(), |topic| topic.name.clone())
+}
+
+async fn describe(client: &Client, group: &str) -> Result<Described, Failure> {
+    let described = client.group(group).describe().await?;
+    let mut owners: BTreeMap<PartitionId, String> = BTreeMap::new();
+    let mut members = Vec::new();
+    for member in described.members {
+        let mut partitions = Vec::new();
+        for topic in &member.assigned {
+            let Ok(topic_id) = TopicId::from_slice(&topic.topic_id) else { continue };
+            for index in &topic.partitions {
+                owners.insert(PartitionId { topic_id, index: *index }, member.member_id.clone());
+                partitions.push(format!("{}/{index}", name_of(client, topic_id)));
+            }
+        }
+        members.push(Member {
+            member: member.member_id,
+            name: member.client,
+            topics: member.topics,
+            partitions,
+            rebalancing: member.rebalancing,
+            heartbeat_age_ms: member.heartbeat_age_ms,
+        });
+    }
+    let mut committed = BTreeMap::new();
+    for offset in &described.offsets {
+        let Ok(topic_id) = TopicId::from_slice(&offset.topic_id) else { continue };
+        committed.insert(PartitionId { topic_id, index: offset.partition }, (offset.offset, offset.committed_ms));
+    }
+    let mut offsets = Vec::new();
+    let mut all: Vec<PartitionId> = owners.keys().chain(committed.keys()).copied().collect();
+    all.sort_unstable();
+    all.dedup();
+    for partition in all {
+        // A topic that is gone has no end.
+        if client.metadata().partition(&partition).is_none() {
+            continue;
+        }
+        let ends = client.partition_ends(partition, None).await?;
+        let at = committed.get(&partition).copied();
+        let from = at.map_or(ends.log_start, |(offset, _)| offset.max(ends.log_start));
+        offsets.push(Read {
+            topic: name_of(client, partition.topic_id),
+            partition: partition.index,
+            member: owners.get(&partition).cloned(),
+            committed: at.map(|(offset, _)| offset),
+            committed_ms: at.map(|(_, ms)| ms),
+            end: ends.high_watermark,
+            lag: ends.high_watermark.saturating_sub(from),
+        });
+    }
+    offsets.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+    let lag = offsets.iter().map(|read| read.lag).sum();
+    Ok(Described { group: group.to_owned(), coordinator: described.coordinator, members, offsets, lag })
+}
+
+async fn reset(args: ResetArgs, host: &Host) -> Outcome {
+    let client = args.connect.connect(host).await?;
+    let group = client.group(args.group.clone());
+    // Refused at once while the group is in use, also as a dry run.
+    match group.describe().await {
+        Ok(described) if !described.members.is_empty() => {
+            let members = described.members.len();
+            let why = format!("group {} has {members} members; stop them first", args.group);
+            return Err(Failure::new(Code::Failed, why));
+        }
+        Ok(_) => {}
+        Err(error) if error.reason() == Some(Reason::UnknownGroup) && args.topic.is_some() => {}
+        Err(error) => return Err(error.into()),
+    }
+    let committed = group.committed().await?;
+    let mut offsets = BTreeMap::new();
+    let mut changes = Vec::new();
+    for partition in partitions(&client, &args, &committed)? {
+        let to = target(&client, partition, args.to, host.clock.wall_ms()).await?;
+        offsets.insert(partition, to);
+        changes.push(ResetTo {
+            topic: name_of(&client, partition.topic_id),
+            partition: partition.index,
+            from: committed.get(&partition).map(|offset| offset.get()),
+            to: to.get(),
+        });
+    }
+    if !args.change.dry_run {
+        group.reset(offsets).await?;
+    }
+    let count = changes.len();
+    let rows: Vec<String> = changes
+        .iter()
+        .map(|change| {
+            let from = change.from.map_or_else(|| "nothing".to_owned(), |from| from.to_string());
+            format!("\n  {}/{}: {from} -> {}", change.topic, change.partition, change.to)
+        })
+        .collect();
+    let what = format!("group {} in {count} partitions{}", args.group, rows.concat());
+    let change = Change::with(
+        args.change,
+        format!("reset {what}"),
+        format!("reset {what}"),
+        Reset { offsets: changes },
+    );
+    change.print(args.change)
+}
+
+/// The partitions that a reset is about.
+fn partitions(
+    client: &Client,
+    args: &ResetArgs,
+    committed: &BTreeMap<PartitionId, Offset>,
+) -> Result<Vec<PartitionId>, Failure> {
+    let Some(name) = &args.topic else {
+        let image = client.metadata();
+        return Ok(committed.keys().filter(|partition| image.partition(partition).is_some()).copied().collect());
+    };
+    let unknown = || {
+        let why = format!("there is no topic {name}\nsee which there are with `plimsoll topic list`");
+        Failure::new(Code::NotFound, why)
+    };
+    let topic_id = client.topic_id(name).ok_or_else(unknown)?;
+    let image = client.metadata();
+    let count = image.topics.get(&topic_id).map_or(0, |topic| topic.partitions.len());
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    if let Some(wrong) = args.partitions.iter().find(|index| **index >= count) {
+        let why = format!("there is no partition {wrong}, topic {name} has {count}");
+        return Err(Failure::new(Code::NotFound, why));
+    }
+    let wanted = |index: &u32| args.partitions.is_empty() || args.partitions.contains(index);
+    Ok((0..count).filter(wanted).map(|index| PartitionId { topic_id, index }).collect())
+}
+
+/// The offset that a partition is reset to, within what is there.
+async fn target(client: &Client, partition: PartitionId, to: To, now_ms: u64) -> Result<Offset, Failure> {
+    let timestamp = match to {
+        To::At(ms) => Some(ms),
+        To::Ago(ms) => Some(i64::try_from(now_ms.saturating_sub(ms)).unwrap_or(i64::MAX)),
+        To::Earliest | To::Latest | To::Offset(_) => None,
+    };
+    let ends = client.partition_ends(partition, timestamp).await?;
+    let offset = match to {
+        To::Earliest => ends.log_start,
+        To::Latest => ends.high_watermark,
+        To::Offset(offset) => offset.clamp(ends.log_start, ends.high_watermark),
+        To::At(_) | To::Ago(_) => ends.offset_at_timestamp.unwrap_or(ends.high_watermark),
+    };
+    Offset::new(offset).map_err(|error| Failure::new(Code::Failed, error.to_string()))
+}
+
+async fn delete(args: DeleteArgs, host: &Host) -> Outcome {
+    let client = args.connect.connect(host).await?;
+    let group = client.group(args.group.clone());
+    let described = group.describe().await?;
+    if !args.change.dry_run {
+        group.delete().await?;
+    } else if !described.members.is_empty() {
+        let why = format!("group {} has {} members; stop them first", args.group, described.members.len());
+        return Err(Failure::new(Code::Failed, why));
+    }
+    let what = format!("group {} with offsets of {} partitions", args.group, described.offsets.len());
+    Change::new(args.change, format!("delete {what}"), format!("deleted {what}")).print(args.change)
+}
+
+fn list_table(groups: &Groups, now_ms: u64) -> String {
+    let rows: Vec<Vec<String>> = groups
+        .groups
+        .iter()
+        .map(|group| {
+            let age = |ms: u64| {
+                let seconds = now_ms.saturating_sub(ms) / 1000;
+                format!("{} ago", Span(std::time::Duration::from_secs(seconds)))
+            };
+            vec![
+                group.group.clone(),
+                group.members.to_string(),
+                group.partitions.to_string(),
+                group.committed_ms.map_or_else(|| "never".to_owned(), age),
+            ]
+        })
+        .collect();
+    table(&["group", "members", "partitions", "committed"], &rows)
+}
+
+fn describe_table(group: &Described) -> String {
+    let short = |id: &str| id.chars().take(8).collect::<String>();
+    let members: Vec<Vec<String>> = group
+        .members
+        .iter()
+        .map(|member| {
+            vec![
+                short(&member.member),
+                member.name.clone(),
+                member.partitions.len().to_string(),
+                if member.rebalancing { "rebalancing" } else { "stable" }.to_owned(),
+                format!("{} ms", member.heartbeat_age_ms),
+            ]
+        })
+        .collect();
+    let offsets: Vec<Vec<String>> = group
+        .offsets
+        .iter()
+        .map(|read| {
+            vec![
+                read.topic.clone(),
+                read.partition.to_string(),
+                read.member.as_deref().map_or_else(|| "none".to_owned(), short),
+                read.committed.map_or_else(|| "nothing".to_owned(), |offset| offset.to_string()),
+                read.end.to_string(),
+                read.lag.to_string(),
+            ]
+        })
+        .collect();
+    format!(
+        "group {}: {} members, lag {} records; coordinated by spu {}\n\n{}\n{}",
+        group.group,
+        group.members.len(),
+        group.lag,
+        group.coordinator,
+        table(&["member", "name", "partitions", "state", "heartbeat"], &members),
+        table(&["topic", "partition", "member", "committed", "end", "lag"], &offsets)
+    )
+}
+
+impl From<GroupError> for Failure {
+    fn from(error: GroupError) -> Self {
+        let code = match (&error, error.reason()) {
+            (_, Some(Reason::DiskFull | Reason::OffsetsFull)) => Code::DiskFull,
+            (_, Some(Reason::UnknownGroup | Reason::UnknownTopic)) => Code::NotFound,
+            (GroupError::TimedOut { .. }, _) => Code::TimedOut,
+            (GroupError::Consume { error, .. }, _) => return error.clone().into(),
+            (GroupError::Admin(error), _) => return error.clone().into(),
+            (GroupError::Refused(_) | GroupError::Lost(_), _) => Code::Failed,
+        };
+        let remedy = match error.reason() {
+            Some(Reason::UnknownGroup) => "\nsee which there are with `plimsoll group list`",
+            Some(Reason::GroupActive) => "\nsee its members with `plimsoll group describe`",
+            _ => "",
+        };
+        Self::new(code, format!("{error}{remedy}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets() {
+        assert_eq!(to("earliest"), Ok(To::Earliest));
+        assert_eq!(to("17"), Ok(To::Offset(17)));
+        assert_eq!(to("@5"), Ok(To::At(5)));
+        assert_eq!(to("2s"), Ok(To::Ago(2000)));
+        for bad in ["", "soon", "-1", "@x", "18446744073709551615"] {
+            assert!(to(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Settings of a member of a group.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::consumer::GroupConsumer;
+use super::error::GroupError;
+use super::member::{self, MemberSettings};
+use super::{calls, partition_of};
+use crate::client::Client;
+use crate::consumer::{OnTrimmed, StartAt};
+
+/// Settings of a [`GroupConsumer`]. Made by [`Group::topics`](crate::Group::topics).
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use plimsoll_client::{Client, StartAt};
+///
+/// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let settings = client.group("billing").topics(["flights", "bookings"]);
+/// let consumer = settings.start(StartAt::Latest).auto_commit(Some(Duration::from_secs(1))).build().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing happens before build()"]
+pub struct GroupBuilder {
+    client: Client,
+    group: String,
+    topics: Vec<String>,
+    start: StartAt,
+    on_trimmed: OnTrimmed,
+    auto_commit: Option<Duration>,
+    session: Duration,
+    idle_max: Duration,
+    name: String,
+    prefetch_bytes: usize,
+}
+
+impl GroupBuilder {
+    pub(super) fn new(client: Client, group: String, mut topics: Vec<String>) -> Self {
+        topics.sort_unstable();
+        topics.dedup();
+        Self {
+            client,
+            group,
+            topics,
+            start: StartAt::Earliest,
+            on_trimmed: OnTrimmed::Earliest,
+            auto_commit: Some(Duration::from_secs(5)),
+            session: Duration::from_secs(10),
+            idle_max: Duration::from_secs(300),
+            name: String::new(),
+            prefetch_bytes: 32 << 20,
+        }
+    }
+
+    /// Where to start in a partition without a committed offset. Default [`StartAt::Earliest`].
+    pub fn start(mut self, start: StartAt) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// What to do when records were trimmed before they were read. Default [`OnTrimmed::Earliest`].
+    pub fn on_trimmed(mut self, policy: OnTrimmed) -> Self {
+        self.on_trimmed = policy;
+        self
+    }
+
+    /// Commits by itself at this interval, when partitions are given up, and at the close; `None` leaves all of it to
+    /// [`GroupConsumer::commit`]. What counts is what [`GroupConsumer::next`] has delivered before its present call, so
+    /// a record that is processed before the next is asked for is never committed too early. Default 5 s.
+    pub fn auto_commit(mut self, interval: Option<Duration>) -> Self {
+        self.auto_commit = interval;
+        self
+    }
+
+    /// Silence after which the group gives the member's partitions to others. Heartbeats have a thread of their own:
+    /// busy processing does not silence them. Default 10 s, from 1 s to 300 s.
+    pub fn session_timeout(mut self, limit: Duration) -> Self {
+        self.session = limit.clamp(Duration::from_secs(1), Duration::from_secs(300));
+        self
+    }
+
+    /// A member that takes no record for so long leaves, and joins again with the next call. Default 5 min.
+    pub fn idle_max(mut self, limit: Duration) -> Self {
+        self.idle_max = limit.max(Duration::from_secs(1));
+        self
+    }
+
+    /// What people see of this member in `plimsoll group describe`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Bytes read ahead of the caller. Default 32 MiB.
+    pub fn prefetch_bytes(mut self, bytes: usize) -> Self {
+        self.prefetch_bytes = bytes;
+        self
+    }
+
+    /// Looks the topics up and starts to join. The first group of a cluster creates the internal topic.
+    ///
+    /// # Errors
+    /// [`GroupError::Consume`] for a topic that is not there; [`GroupError::Admin`] when the internal topic can't be
+    /// created, such as `NO_PLACEMENT` on a cluster without room.
+    pub async fn build(self) -> Result<GroupConsumer, GroupError> {
+        calls::ensure_topic(&self.client).await?;
+        let mut consumers = BTreeMap::new();
+        for topic in &self.topics {
+            let wrong = |error| GroupError::Consume { topic: topic.clone(), error };
+            let consumer = self
+                .client
+                .consumer(topic.clone())
+                .unassigned()
+                .start(self.start)
+                .on_trimmed(self.on_trimmed)
+                .prefetch_bytes(self.prefetch_bytes / self.topics.len().max(1))
+                .build()
+                .await
+                .map_err(wrong)?;
+            let unknown = || wrong(crate::error::ConsumeError::UnknownTopic(topic.clone()));
+            let topic_id = partition_of(&self.client, topic, 0).ok_or_else(unknown)?.topic_id;
+            consumers.insert(topic_id, (topic.as_str().into(), consumer));
+        }
+        let random: String =
+            self.client.shared.host.random.id16().iter().map(|byte| format!("{byte:02x}")).collect();
+        let settings = MemberSettings {
+            group: self.group.clone(),
+            member_id: random,
+            topics: self.topics,
+            session: self.session,
+            idle_max: self.idle_max,
+            name: self.name,
+        };
+        let member_id = settings.member_id.clone();
+        let membership = member::start(&self.client, settings);
+        Ok(GroupConsumer::new(
+            self.client,
+            self.group,
+            member_id,
+            consumers,
+            membership,
+            self.start,
+            self.auto_commit,
+        ))
+    }
+}

@@ -1,0 +1,47 @@
+//! What a member does at the network while its group changes; it goes on where it was when its caller stops waiting.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::future::BoxFuture;
+use plimsoll_proto::ids::PartitionId;
+
+use super::calls::{self, Offsets};
+use super::error::GroupError;
+use crate::client::Client;
+
+/// Something under way.
+pub(super) type Step = BoxFuture<'static, StepDone>;
+
+/// What came of it.
+pub(super) enum StepDone {
+    /// The offsets of what is given up are committed, or not.
+    GaveUp { partitions: BTreeSet<PartitionId>, committed: Result<(), GroupError> },
+    /// Where to start what is new.
+    Found { partitions: Vec<PartitionId>, offsets: Result<BTreeMap<PartitionId, u64>, GroupError> },
+}
+
+pub(super) fn give_up(
+    client: Client,
+    group: String,
+    member_id: String,
+    partitions: BTreeSet<PartitionId>,
+    offsets: Offsets,
+    before: Option<BoxFuture<'static, Result<(), GroupError>>>,
+) -> Step {
+    Box::pin(async move {
+        if let Some(before) = before {
+            // An older commit must not come after this one.
+            let _superseded = before.await;
+        }
+        let committed =
+            if offsets.is_empty() { Ok(()) } else { calls::commit(client, group, member_id, offsets).await };
+        StepDone::GaveUp { partitions, committed }
+    })
+}
+
+pub(super) fn find(client: Client, group: String, partitions: Vec<PartitionId>) -> Step {
+    Box::pin(async move {
+        let offsets = calls::fetch(&client, &group, &partitions).await;
+        StepDone::Found { partitions, offsets }
+    })
+}

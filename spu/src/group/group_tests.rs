@@ -1,0 +1,223 @@
+//! Members that come, go, fall silent, answer late and lose answers: no partition has two owners.
+
+use super::*;
+use plimsoll_proto::v1;
+use proptest::prelude::*;
+
+const SESSION: Duration = Duration::from_secs(10);
+
+fn image(partitions: u32) -> MetadataImage {
+    let mut image = MetadataImage::empty();
+    let partitions = (0..partitions).map(|index| v1::PartitionInfo { index, ..Default::default() }).collect();
+    let topic = v1::TopicInfo {
+        topic_id: vec![1; 16].into(),
+        name: "t".to_owned(),
+        partitions,
+        ..Default::default()
+    };
+    image.topics.insert(TopicId([1; 16]), topic);
+    image
+}
+
+/// A client as the SDK is one: one heartbeat at a time, owns what it was told, gives up when it is told to.
+#[derive(Clone, Debug, Default)]
+struct Client {
+    epoch: u64,
+    sequence: u64,
+    owned: BTreeSet<PartitionId>,
+    assigned: BTreeSet<PartitionId>,
+    ticket: Ticket,
+    heard_at: Duration,
+}
+
+impl Client {
+    fn beat(&mut self, id: usize, leave: bool) -> Heartbeat {
+        self.sequence += 1;
+        Heartbeat {
+            member_id: format!("m{id}"),
+            member_epoch: self.epoch,
+            sequence: self.sequence,
+            leave,
+            topics: ["t".to_owned()].into(),
+            owned: self.owned.clone(),
+            session: SESSION,
+            wait_max: Duration::from_secs(1),
+            client: String::new(),
+        }
+    }
+}
+
+struct World {
+    group: Group,
+    clients: Vec<Client>,
+    now: Duration,
+    next: Ticket,
+    image: MetadataImage,
+    leader_epoch: u64,
+}
+
+impl World {
+    fn new(members: usize, partitions: u32) -> Self {
+        Self {
+            group: Group::new(1 << 32, None, true),
+            clients: vec![Client::default(); members],
+            now: Duration::ZERO,
+            next: 0,
+            image: image(partitions),
+            leader_epoch: 1,
+        }
+    }
+
+    fn send(&mut self, id: usize, leave: bool, lose_answer: bool) {
+        let beat = self.clients[id].beat(id, leave);
+        self.next += 1;
+        self.clients[id].ticket = self.next;
+        let answers = self.group.heartbeat(beat, self.next, self.now, &self.image);
+        self.take(answers, lose_answer);
+    }
+
+    fn take(&mut self, answers: Vec<Answer>, lose: bool) {
+        for (ticket, answer) in answers {
+            let Some(client) = self.clients.iter_mut().find(|client| client.ticket == ticket) else { continue };
+            if lose {
+                continue;
+            }
+            match answer {
+                Ok(told) => {
+                    client.epoch = told.member_epoch;
+                    client.heard_at = self.now;
+                    client.owned.extend(told.assigned.iter().copied());
+                    client.assigned = told.assigned;
+                }
+                Err(Refused::UnknownMember) => {
+                    *client = Client { sequence: client.sequence, ..Client::default() };
+                }
+                Err(Refused::Superseded) => {}
+            }
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        // Who has heard nothing for its session timeout reads no further, before the coordinator gives it away.
+        for client in &mut self.clients {
+            if self.now.saturating_sub(client.heard_at) >= SESSION {
+                *client = Client { sequence: client.sequence, ..Client::default() };
+            }
+        }
+        self.group.expire(self.now);
+        let answers = self.group.answers(self.now, &self.image);
+        self.take(answers, false);
+    }
+
+    fn check(&self) {
+        let mut owners = BTreeSet::new();
+        for client in &self.clients {
+            for partition in &client.owned {
+                assert!(owners.insert(*partition), "{partition} has two owners");
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..6 {
+            for id in 0..self.clients.len() {
+                let client = &mut self.clients[id];
+                client.owned = client.owned.intersection(&client.assigned).copied().collect();
+                self.send(id, false, false);
+            }
+            self.pass(Duration::from_secs(1));
+            self.check();
+        }
+    }
+}
+
+#[test]
+fn partitions_are_spread_and_move_only_after_they_were_given_up() {
+    let mut world = World::new(3, 9);
+    world.send(0, false, false);
+    world.pass(Duration::from_millis(10));
+    assert_eq!(world.clients[0].owned.len(), 9);
+    world.send(1, false, false);
+    world.check();
+    assert!(world.clients[1].owned.is_empty(), "nothing is free yet");
+    world.settle();
+    let counts: Vec<usize> = world.clients.iter().map(|client| client.owned.len()).collect();
+    assert_eq!(counts, [3, 3, 3]);
+    world.send(2, true, false);
+    world.clients.truncate(2);
+    world.settle();
+    assert_eq!(world.clients.iter().map(|client| client.owned.len()).sum::<usize>(), 9);
+}
+
+#[test]
+fn a_new_coordinator_takes_members_with_what_they_own_and_waits_for_the_others() {
+    let mut world = World::new(2, 4);
+    world.settle();
+    let before: Vec<_> = world.clients.iter().map(|client| client.owned.clone()).collect();
+    world.group = Group::new(2 << 32, Some(world.now + SESSION), true);
+    world.send(0, false, false);
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.clients[0].owned, before[0], "the other one may still be there");
+    world.send(0, false, false);
+    world.send(1, false, false);
+    world.settle();
+    for (client, before) in world.clients.iter().zip(before) {
+        assert_eq!(client.owned, before, "nothing moved");
+    }
+    assert!(world.group.epoch > 2 << 32);
+}
+
+#[test]
+fn nothing_is_given_before_it_is_noted() {
+    let mut world = World::new(1, 4);
+    world.group.noted = false;
+    world.send(0, false, false);
+    world.pass(Duration::from_millis(500));
+    assert!(world.clients[0].owned.is_empty());
+    world.group.noted = true;
+    world.pass(Duration::ZERO);
+    assert_eq!(world.clients[0].owned.len(), 4);
+}
+
+proptest! {
+    #[test]
+    fn no_partition_has_two_owners(
+        steps in proptest::collection::vec((0..9u8, 0..5usize, 0..4u64), 1..200),
+        partitions in 1..12u32,
+    ) {
+        let mut world = World::new(5, partitions);
+        for (what, id, seconds) in steps {
+            match what {
+                0..=2 => world.send(id, false, false),
+                3 => world.send(id, false, true),
+                4 => {
+                    let client = &mut world.clients[id];
+                    client.owned = client.owned.intersection(&client.assigned).copied().collect();
+                    world.send(id, false, false);
+                }
+                5 => {
+                    world.send(id, true, false);
+                    let sequence = world.clients[id].sequence;
+                    world.clients[id] = Client { sequence, ..Client::default() };
+                }
+                6 => world.pass(Duration::from_secs(seconds)),
+                7 => {
+                    // Another coordinator, which knows only that there were members.
+                    world.leader_epoch += 1;
+                    world.group = Group::new(world.leader_epoch << 32, Some(world.now + SESSION), true);
+                    for client in &mut world.clients {
+                        client.ticket = 0;
+                    }
+                }
+                _ => world.image = image(1 + (partitions + u32::try_from(seconds).expect("small")) % 12),
+            }
+            world.check();
+        }
+        world.pass(SESSION);
+        world.settle();
+        let wanted = world.image.topics[&TopicId([1; 16])].partitions.len();
+        let owned: usize = world.clients.iter().map(|client| client.owned.len()).sum();
+        prop_assert_eq!(owned, wanted);
+    }
+}
