@@ -258,7 +258,11 @@ async fn directory_removed(run: &mut Run) -> anyhow::Result<()> {
     }
     run.say(&format!("everything of spu {spu} is deleted"));
     run.excuse(spu, "its files were deleted while they were open");
-    run.pause(8.0).await;
+    let deleted = run.now();
+    // What it takes from now on is kept by nobody.
+    let noticed = run.until(Duration::from_secs(12), |run| !run.writable(spu)).await;
+    let noticed = noticed.map(|at| super::run::millis(at.saturating_sub(deleted)));
+    run.figure("noticed_ms", noticed, Some(10_000));
     run.say(&format!("volume of spu {spu}: {:?}", run.volume_state(spu)));
     run.expect_flow("after the files of one node are gone").await;
     run.cluster.check_alive()?;
