@@ -11,6 +11,7 @@ mod consume;
 mod controllers;
 mod disk;
 mod doctor;
+mod elect;
 mod events;
 mod exit;
 mod files;

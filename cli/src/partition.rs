@@ -6,6 +6,7 @@ use plimsoll_host::Host;
 use serde::Serialize;
 
 use crate::connect::ConnectArgs;
+use crate::elect;
 use crate::exit::Outcome;
 use crate::moves;
 use crate::output::{ShowArgs, print, table};
@@ -18,6 +19,8 @@ pub(crate) enum PartitionCommand {
     Reassign(moves::ReassignArgs),
     /// Moves replicas off volumes that are short of room
     Relief(moves::ReliefArgs),
+    /// Elects a leader; says first what each replica holds and what its election would lose
+    Elect(elect::ElectArgs),
 }
 
 #[derive(Debug, Args)]
@@ -53,6 +56,7 @@ pub(crate) async fn run(command: PartitionCommand, host: &Host) -> Outcome {
         PartitionCommand::List(args) => list(args, host).await,
         PartitionCommand::Reassign(args) => moves::reassign(args, host).await,
         PartitionCommand::Relief(args) => moves::relief(args, host).await,
+        PartitionCommand::Elect(args) => elect::elect(args, host).await,
     }
 }
 

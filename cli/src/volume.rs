@@ -167,10 +167,8 @@ pub(crate) fn gauge_of(volume: &Volume, cells: u64) -> String {
 
 /// Figures older than this are told with their age: heartbeats come every half second.
 const STALE_MS: u64 = 3_000;
-/// Times to full beyond this are noise.
-const FULL_SOON_MS: u64 = 24 * 3_600_000;
 
-/// Why the volume is at its level, in words.
+/// Why the volume is at its level, in words; when it will be full is a column of its own.
 pub(crate) fn why(volume: &Volume) -> String {
     let mut parts = Vec::new();
     match volume.heartbeat_age_ms {
@@ -201,9 +199,6 @@ pub(crate) fn why(volume: &Volume) -> String {
     }
     if volume.unreserved {
         parts.push("allocation does not reserve here".to_owned());
-    }
-    if let Some(ms) = volume.time_to_full_ms.filter(|ms| *ms < FULL_SOON_MS && volume.free_bytes > 0) {
-        parts.push(format!("full in {}", span(ms)));
     }
     parts.join(", ")
 }
@@ -250,18 +245,11 @@ pub(crate) mod tests {
             ..volume(0)
         };
         assert_eq!(why(&full), "disk full: bytes, write_offline in the cluster");
-        let healthy = |age, full_in| {
+        let healthy = |age| {
             let volume_state = "writable";
-            why(&Volume {
-                heartbeat_age_ms: Some(age),
-                time_to_full_ms: full_in,
-                volume_state,
-                ..volume(150)
-            })
+            why(&Volume { heartbeat_age_ms: Some(age), volume_state, ..volume(150) })
         };
-        assert_eq!(healthy(400, None), "");
-        assert_eq!(healthy(400, Some(90_000_000)), "");
-        assert_eq!(healthy(400, Some(4_000_000)), "full in 1 h 6 min");
-        assert_eq!(healthy(75_000, None), "not heard of for 1 min 15 s");
+        assert_eq!(healthy(400), "");
+        assert_eq!(healthy(75_000), "not heard of for 1 min 15 s");
     }
 }

@@ -187,7 +187,6 @@ fn what_is_typed_wrong_ends_with_a_sentence_and_nothing_half_done() {
         (&["consume", "t", "--partition", "7", "--until-end"], 4, "7"),
         (&["consume", "t", "--replica", "9", "--until-end"], 4, "spu 9"),
         (&["spu", "describe", "9"], 4, "9"),
-        (&["health", "explain", "DISK_FUL"], 2, "no such code"),
         (&["health", "mute", "DISK_FULL", "--for", "90d"], 2, "30d"),
         (&["health", "unmute", "DISK_FULL"], 4, "not muted"),
         (&["bench", "produce", "t", "--size", "1GiB"], 2, "--size"),
@@ -195,11 +194,12 @@ fn what_is_typed_wrong_ends_with_a_sentence_and_nothing_half_done() {
         (&["top"], 2, "terminal"),
     ] {
         let (found, _, err) = cluster.ask(arguments);
-        // Some of them are wrong before there is a cluster to ask: those do not take --controller.
         assert_eq!(found, code, "{arguments:?}: {err}");
         assert!(err.contains(named), "{arguments:?} should name {named}: {err}");
         assert!(!err.contains("panicked"), "{arguments:?}: {err}");
     }
+    let (code, _, err) = plimsoll(&["health", "explain", "DISK_FUL"]);
+    assert!(code == 2 && err.contains("no such code"), "{err}");
     let (code, err) =
         cluster.produce(&["t", "--format", "json"], b"{\"value\":\"a\"}\n{\"value\":\"b\"}\nnonsense\n");
     assert_eq!(code, 1, "{err}");
@@ -224,10 +224,9 @@ fn a_million_lines_come_back_and_a_reader_that_has_seen_enough_is_no_error() {
     assert!(summary["latency_p99_us"].as_u64() >= summary["latency_p50_us"].as_u64(), "{summary}");
     let (code, out, err) = cluster.ask(&["consume", "t", "--until-end", "-f", "%p %o\\n"]);
     assert_eq!((code, out.lines().count()), (0, 1_000_000), "{err}");
-    assert_eq!(
-        cluster.ask(&["consume", "t", "--from", "-3", "--partition", "0", "--until-end"]).1.lines().count(),
-        3
-    );
+    // Records without a key may all be in one of the two partitions.
+    let last = cluster.ask(&["consume", "t", "--from", "-3", "--until-end"]).1.lines().count();
+    assert!((3..=6).contains(&last), "{last}");
 
     let mut child = cluster
         .command(&["consume", "t", "--until-end"])

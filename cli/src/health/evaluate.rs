@@ -294,6 +294,11 @@ fn partition_fault(partition: &PartitionInfo, min_in_sync: u32) -> Option<(Code,
 }
 
 fn headroom(picture: &Picture<'_>, found: &mut Found) {
+    let normal = |facts: &VolumeFacts| facts.level() == DiskLevel::Normal;
+    if !picture.status.spus.iter().flat_map(|spu| &spu.volumes).all(normal) {
+        // Told already, and nearer.
+        return;
+    }
     let online = picture.status.spus.iter().filter(|spu| {
         let info = spu.info.clone().unwrap_or_default();
         info.state() == SpuState::Online && spu.volumes.iter().all(|facts| facts.capacity_bytes > 0)

@@ -98,7 +98,7 @@ fn level_colour(volume: &Volume) -> Color {
 
 fn volume_table(model: &Model, area: Rect, paint: Paint) -> Table<'static> {
     let wide = area.width >= WIDE;
-    let cells = if wide { 40 } else { 20 };
+    let cells = if wide { 40 } else { 16 };
     let rows = model.look.volumes.iter().map(|volume| {
         let full = volume.time_to_full_ms.map_or_else(|| "-".to_owned(), words::span);
         let level = Cell::from(volume.level.unwrap_or("unknown")).style(paint.style(level_colour(volume)));
@@ -107,11 +107,11 @@ fn volume_table(model: &Model, area: Rect, paint: Paint) -> Table<'static> {
             level,
             Cell::from(gauge_of(volume, cells)),
             Cell::from(ByteSize(volume.free_bytes).to_string()),
-            Cell::from(format!("{}/s", words::signed_bytes(volume.fill_bytes_per_s))),
             Cell::from(full),
         ];
         if wide {
             row.extend([
+                Cell::from(format!("{}/s", words::signed_bytes(volume.fill_bytes_per_s))),
                 Cell::from(ByteSize(volume.capacity_bytes).to_string()),
                 Cell::from(format!("{}/{}", volume.leaders, volume.replicas)),
                 Cell::from(volume.refused_total.to_string()),
@@ -123,12 +123,12 @@ fn volume_table(model: &Model, area: Rect, paint: Paint) -> Table<'static> {
         }
         Row::new(row)
     });
-    let gauge = u16::try_from(cells).unwrap_or(20) + 2;
-    let mut widths = vec![4, 9, gauge, 9, 12, 13];
-    let mut header = vec!["spu", "level", "not free", "free", "fills", "full in"];
+    let gauge = u16::try_from(cells).unwrap_or(16) + 2;
+    let mut widths = vec![4, 9, gauge, 9, 12];
+    let mut header = vec!["spu", "level", "not free", "free", "full in"];
     if wide {
-        widths.extend([9, 7, 8]);
-        header.extend(["capacity", "led", "refused", "volume", "why"]);
+        widths.extend([12, 9, 7, 8]);
+        header.extend(["fills", "capacity", "led", "refused", "volume", "why"]);
     } else {
         header.push("why");
     }

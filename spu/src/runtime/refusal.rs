@@ -251,6 +251,7 @@ pub(super) fn wire_facts(place: &Place, facts: &VolumeFacts, now: Duration) -> v
         free_inodes: facts.free_inodes.unwrap_or(0),
         pending_bytes: facts.pending_bytes,
         preallocated_unused_bytes: facts.preallocated_bytes,
+        fill_bytes_per_s: facts.fill_bytes_per_s,
         time_to_full_ms: facts.time_to_full.map_or(0, |left| millis(left).max(1)),
         unreserved: facts.unreserved,
         failure: facts.failure.map(|cause| cause.to_string()).unwrap_or_default(),

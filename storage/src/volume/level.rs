@@ -124,6 +124,11 @@ impl Volume {
             },
             since: view.since,
             time_to_full: view.facts.time_to_full,
+            fill_bytes_per_s: self
+                .sensor
+                .trend()
+                .own_rate()
+                .saturating_add(self.sensor.trend().foreign_rate()),
             hold_until: view.hold_until,
             unreserved: !self.disk.reserves(),
             stale: !view.known,

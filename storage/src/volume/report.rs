@@ -190,6 +190,8 @@ pub struct VolumeFacts {
     pub since: Duration,
     /// At the present slope; `None` when not filling.
     pub time_to_full: Option<Duration>,
+    /// Bytes a second that become less, by everybody; negative when they become more.
+    pub fill_bytes_per_s: i64,
     /// End of a hold against flapping, on the caller's clock.
     pub hold_until: Option<Duration>,
     /// Allocation does not reserve on this filesystem.
