@@ -122,7 +122,13 @@ async fn list(args: ListArgs, host: &Host) -> Outcome {
             };
             let disk = if controller.disk_full { "full" } else { "has room" };
             let applied = controller.applied_index.to_string();
-            vec![controller.id.to_string(), controller.address.clone(), state.to_owned(), applied, disk.to_owned()]
+            vec![
+                controller.id.to_string(),
+                controller.address.clone(),
+                state.to_owned(),
+                applied,
+                disk.to_owned(),
+            ]
         };
         let rows: Vec<_> = all.controllers.iter().map(row).collect();
         table(&["controller", "address", "state", "entries", "disk"], &rows)

@@ -130,7 +130,11 @@ pub(crate) async fn relief(args: ReliefArgs, host: &Host) -> Outcome {
     let begun = !moves.is_empty() && !args.cancel;
     let done = if args.cancel { format!("called off: back {what}") } else { format!("moving {what}") };
     let change = Change::with(args.change, format!("move {what}"), done, Moves { moves });
-    if begun { change.undo("plimsoll partition relief --cancel").print(args.change) } else { change.print(args.change) }
+    if begun {
+        change.undo("plimsoll partition relief --cancel").print(args.change)
+    } else {
+        change.print(args.change)
+    }
 }
 
 #[cfg(test)]

@@ -272,13 +272,21 @@ async fn without_a_majority_the_status_says_so_and_shows_what_is_known() {
     let shown: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     assert_eq!((shown["stale"].as_bool(), shown["answered_by"].as_u64()), (Some(true), Some(3)));
     assert_eq!(shown["topics"], 1);
-    // The last one has nobody to hand over to, and stops at once.
+    for id in 1..=2 {
+        cluster.controller(id).start().expect("starts");
+    }
+    create(&client, "again", 1, 1).await;
+    // All at once: whoever leads finds nobody to hand over to, and does not wait for them.
     let clock = Clock::real();
     let began = clock.now();
-    cluster.controller(3).terminate();
-    while cluster.controller(3).ended().expect("it can be waited for").is_none() {
-        assert!(clock.now() < began + PATIENCE, "it does not end");
-        clock.sleep(Duration::from_millis(20)).await;
+    for id in 1..=3 {
+        cluster.controller(id).terminate();
+    }
+    for id in 1..=3 {
+        while cluster.controller(id).ended().expect("it can be waited for").is_none() {
+            assert!(clock.now() < began + PATIENCE, "controller {id} does not end: {}", cluster.logs());
+            clock.sleep(Duration::from_millis(20)).await;
+        }
     }
     let took = clock.now().saturating_sub(began);
     assert!(took < Duration::from_secs(4), "{took:?}");
@@ -311,4 +319,50 @@ async fn only_nodes_and_controllers_that_know_the_tokens_join() {
         assert!(said.contains("join_token") && !said.contains("secret"), "{said}");
     }
     assert_eq!(client.metadata().spus.len(), 1);
+}
+
+/// Sets the limit of a volume while its node runs.
+fn limit_volume(cluster: &LocalCluster, spu: u32, bytes: u64) {
+    let folder = cluster.data(spu).display().to_string();
+    let script = "printf '%s\\n' \"$1\" >\"$0/byte-limit.new\" && mv \"$0/byte-limit.new\" \"$0/byte-limit\"";
+    let status = std::process::Command::new("sh").args(["-c", script, &folder, &bytes.to_string()]).status();
+    assert!(status.expect("a shell").success());
+}
+
+#[tokio::test]
+async fn a_volume_short_of_room_gives_replicas_to_others() {
+    let layout = Layout { controllers: 1, spus: 4, disk_bytes: None };
+    let mut cluster =
+        LocalCluster::start_with(layout, &["--relief-after", "1s"], &[]).expect("a cluster starts");
+    let client = cluster.online().await.expect("online");
+    create(&client, "t", 1, 2).await;
+    let producer = client.producer("t").build().await.expect("a producer");
+    for _ in 0..60 {
+        let sent = producer.send(Record::new(vec![b'x'; 500_000])).await.expect("accepted");
+        sent.await.expect("acknowledged");
+    }
+    producer.close().await;
+    let short = replicas(&client, "t", 0)[1];
+    let disks = json(&cluster, &["disk", "--spu", &short.to_string()]).await;
+    let used = disks["volumes"][0]["used_bytes"].as_u64().expect("a number");
+    // Between throttle (10 % free) and read-only (5 %).
+    limit_volume(&cluster, short, used * 1000 / 925);
+    let relieved = client.wait_metadata(PATIENCE, |image| {
+        let partition = &image.topic_by_name("t").expect("there").partitions[0];
+        partition.replicas.iter().all(|replica| replica.spu_id != short)
+            && partition.reassignment.is_none()
+            && partition.in_sync.len() == 2
+    });
+    assert!(relieved.await, "{}", cluster.logs());
+    let events = client.admin().list_events(0, 1000).await.expect("listed");
+    let begun = events.iter().find(|event| event.kind == "reassignment_started").expect("an event");
+    assert_eq!(begun.reason, "its volume is short of room");
+    let mut consumer =
+        client.consumer("t").start(StartAt::Earliest).until_end().build().await.expect("a consumer");
+    let mut count = 0;
+    while let Some(record) = consumer.next().await {
+        record.expect("a record");
+        count += 1;
+    }
+    assert_eq!(count, 60);
 }

@@ -61,6 +61,9 @@ async fn cancel(shared: &Shared, state: &ClusterState, id: PartitionId) -> Resul
         let text = "the partition is not on its way anywhere";
         return Err(ErrorDetail::not_written(Reason::ExpectationFailed, text));
     };
+    if partition.reassignment.as_ref().is_some_and(|moving| moving.cause == MoveCause::Relief) {
+        shared.hold_relief();
+    }
     let change = v1::CancelReassignment {
         topic_id: id.topic_id.to_bytes(),
         partition: id.index,
@@ -79,6 +82,7 @@ pub(super) async fn relieve(
     let mut version = view.state.version().0;
     let mut moves = Vec::new();
     if request.cancel {
+        shared.hold_relief();
         let relieving: Vec<PartitionId> = view
             .state
             .partitions()

@@ -65,7 +65,7 @@ impl Moving {
             .filter(|(_, since)| now.saturating_sub(**since) >= shared.settings.relief_after)
             .map(|(volume, _)| *volume)
             .collect();
-        let left = limit.saturating_sub(planned.len());
+        let left = if shared.may_relieve(now) { limit.saturating_sub(planned.len()) } else { 0 };
         let relief = placement::relief(state, &facts, &due, left);
         let taken: BTreeSet<_> = planned.iter().map(|planned| planned.partition).collect();
         planned.extend(relief.into_iter().filter(|relief| !taken.contains(&relief.partition)));

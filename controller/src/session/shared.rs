@@ -19,6 +19,9 @@ use crate::raft_runtime::{Proposed, RaftHandle, View};
 /// Most events that wait for the judge; beyond it heartbeats are dropped, the next one is due anyway.
 const EVENTS_WAITING_MAX: usize = 4096;
 
+/// How long no relief begins by itself after somebody called one off.
+const RELIEF_HELD: Duration = Duration::from_secs(600);
+
 /// Settings of sessions and decisions. [`SessionSettings::default`] is what operators get.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SessionSettings {
@@ -105,6 +108,8 @@ pub struct Shared {
     pub(super) producer_ids: Arc<ProducerIds>,
     /// The term in which the judge of this leadership follows every registered node.
     judging: watch::Sender<u64>,
+    /// Until then no relief begins by itself: somebody called one off.
+    relief_held_until: watch::Sender<Duration>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -122,12 +127,23 @@ impl Shared {
         let facts = FactsTable::default();
         let producer_ids = Arc::new(ProducerIds::default());
         let judging = watch::Sender::new(0);
-        (Self { host, id, settings, raft, facts, events, producer_ids, judging, stopping }, queue)
+        let relief_held_until = watch::Sender::new(Duration::ZERO);
+        (Self { host, id, settings, raft, facts, events, producer_ids, judging, relief_held_until, stopping }, queue)
     }
 
     /// From now on writes of this term are accepted: the judge gives every registered node a fresh deadline.
     pub(super) fn judges_in(&self, term: u64) {
         self.judging.send_replace(term);
+    }
+
+    /// Somebody called a relief off: for a while none begins by itself. Forgotten when another controller leads.
+    pub(super) fn hold_relief(&self) {
+        self.relief_held_until.send_replace(self.host.clock.now().saturating_add(RELIEF_HELD));
+    }
+
+    /// Whether relief may begin by itself.
+    pub(super) fn may_relieve(&self, now: Duration) -> bool {
+        now >= *self.relief_held_until.borrow()
     }
 
     /// Whether the disks of the controllers have room for more topics.
