@@ -43,7 +43,7 @@ fn written() -> MemoryDisk {
         for record in 0..count {
             // Hardly compressible, so that the segments fill.
             let value: Vec<u8> =
-                (0..700u32).map(|i| (i * i * (number * 3 + record + 1) >> 7).to_le_bytes()[0]).collect();
+                (0..700u32).map(|i| ((i * i * (number * 3 + record + 1)) >> 7).to_le_bytes()[0]).collect();
             let headers: [(&str, Option<&[u8]>); 2] = [("first", Some(b"1")), ("none", None)];
             builder
                 .push(&NewRecord {
