@@ -97,21 +97,27 @@ impl Remote {
         if looked.findings.is_empty() {
             self.checks.push(Check::pass("health", "nothing is wrong"));
         }
-        let events = client.admin().list_events(status.applied_index.saturating_sub(1000), 0).await;
-        self.clock(host, events.as_deref().ok());
+        // Without a leader nobody tells events.
+        let events = match status.leader {
+            0 => Vec::new(),
+            _ => {
+                let admin = client.admin().timeout_at_most(CONNECT_MAX);
+                admin.list_events(status.applied_index.saturating_sub(1000), 0).await.unwrap_or_default()
+            }
+        };
+        self.clock(host, &events);
         self.keep("findings", &looked.findings);
         self.keep("status", &crate::cluster::Status::from(looked.status));
         let topics: Vec<crate::topic::Topic> =
             client.metadata().topics.values().cloned().map(Into::into).collect();
         self.keep("topics", &topics);
-        let events: Vec<crate::events::Event> =
-            events.unwrap_or_default().into_iter().map(Into::into).collect();
+        let events: Vec<crate::events::Event> = events.into_iter().map(Into::into).collect();
         self.keep("events", &events);
     }
 
     /// An event of the future tells that one of the clocks is wrong.
-    fn clock(&mut self, host: &Host, events: Option<&[plimsoll_client::ClusterEvent]>) {
-        let newest = events.and_then(|events| events.iter().map(|event| event.time_ms).max());
+    fn clock(&mut self, host: &Host, events: &[plimsoll_client::ClusterEvent]) {
+        let newest = events.iter().map(|event| event.time_ms).max();
         let Some(ahead) = newest.map(|newest| newest.saturating_sub(host.clock.wall_ms())) else { return };
         let name = "clock of this machine";
         self.checks.push(if ahead > CLOCK_MS {

@@ -4,6 +4,8 @@ mod codes;
 mod evaluate;
 mod mute;
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use plimsoll_client::{AdminError, Client};
 use plimsoll_host::Host;
@@ -21,6 +23,8 @@ use mute::Mutes;
 
 /// Events looked at for since when.
 const EVENTS: u64 = 5_000;
+/// How long they may take.
+const EVENTS_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum HealthCommand {
@@ -194,7 +198,7 @@ pub(crate) async fn look(client: &Client, host: &Host) -> Result<Looked, AdminEr
     let events = if status.leader == 0 {
         Vec::new()
     } else {
-        client.admin().list_events(after, 0).await.unwrap_or_default()
+        client.admin().timeout_at_most(EVENTS_MAX).list_events(after, 0).await.unwrap_or_default()
     };
     let now_ms = host.clock.wall_ms();
     let findings = evaluate(&Picture { status: &status, topics: &topics, events: &events, now_ms });
