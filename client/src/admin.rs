@@ -12,6 +12,7 @@ use plimsoll_proto::v1::admin_client::AdminClient;
 use plimsoll_proto::v1::{self, ErrorDetail, Reason};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
+use tracing::Instrument as _;
 
 use crate::client::Client;
 use crate::error::AdminError;
@@ -317,7 +318,9 @@ impl Admin {
             Ok(admin) => admin,
             Err(invalid) => return (address, again(None, invalid.to_string())),
         };
-        let answer = match self.client.shared.host.clock.timeout(limit, ask(admin)).await {
+        let span = tracing::debug_span!("admin", controller = %address);
+        let asking = ask(admin).instrument(span);
+        let answer = match self.client.shared.host.clock.timeout(limit, asking).await {
             Err(_) => again(None, "no answer in time".to_owned()),
             Ok(Ok(response)) => Answer::Done(response.into_inner()),
             Ok(Err(status)) => match ErrorDetail::from_status(&status).map(Refusal::new) {

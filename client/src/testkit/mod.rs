@@ -64,6 +64,7 @@ pub struct TestClusterBuilder {
     byte_limit: u64,
     limit: Duration,
     binary: Option<PathBuf>,
+    name: String,
 }
 
 /// A running cluster; see [the module](self). Ids of servers count from 1.
@@ -102,6 +103,12 @@ impl TestClusterBuilder {
         self
     }
 
+    /// Name under which the servers are reached, in place of `127.0.0.1`, where they listen: to test what names do.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
     /// The `plimsoll` binary to run, in place of the one that is found.
     pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
         self.binary = Some(path.into());
@@ -131,7 +138,8 @@ impl TestClusterBuilder {
 
     async fn start_once(&self, binary: &Path) -> Result<TestCluster, TestkitError> {
         let folder = Folder::new()?;
-        let addresses = spawn::free_addresses(self.controllers + self.spus)?;
+        let ports = spawn::free_ports(self.controllers + self.spus)?;
+        let addresses: Vec<String> = ports.iter().map(|port| format!("{}:{port}", self.name)).collect();
         let (controller_addresses, spu_addresses) =
             addresses.split_at(usize::try_from(self.controllers).unwrap_or(1));
         let members: Vec<String> = (1..)
@@ -150,7 +158,9 @@ impl TestClusterBuilder {
             .collect::<Result<Vec<_>, _>>()?;
         let spus = (1..).zip(spu_addresses);
         let mut spus = spus
-            .map(|(id, address)| server("spu", id, address, &["--byte-limit", &byte_limit]))
+            .map(|(id, address)| {
+                server("spu", id, address, &["--byte-limit", &byte_limit, "--advertise", address])
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let client = self.online(controller_addresses, &mut controllers, &mut spus).await?;
         Ok(TestCluster { controllers, spus, client, folder })
@@ -201,6 +211,7 @@ impl TestCluster {
             byte_limit: 256 << 20,
             limit: Duration::from_secs(40),
             binary: None,
+            name: "127.0.0.1".to_owned(),
         }
     }
 

@@ -51,8 +51,10 @@ impl TestServer {
         let name = format!("{kind}-{id}");
         let data = folder.join(&name);
         std::fs::create_dir(&data).map_err(|error| TestkitError::host("make a folder", &data, &error))?;
+        let port = address.rsplit(':').next().unwrap_or_default();
+        let listen = format!("127.0.0.1:{port}");
         let mut arguments =
-            [kind, "run", "--id", &id.to_string(), "--listen", address].map(str::to_owned).to_vec();
+            [kind, "run", "--id", &id.to_string(), "--listen", &listen].map(str::to_owned).to_vec();
         arguments.extend(["--data-dir".to_owned(), data.display().to_string()]);
         arguments.extend(more);
         let log = folder.join(format!("{name}.log"));
@@ -67,7 +69,7 @@ impl TestServer {
         &self.name
     }
 
-    /// Where it listens.
+    /// Where it is reached, as `HOST:PORT`.
     pub fn address(&self) -> &str {
         &self.address
     }

@@ -59,12 +59,11 @@ pub(super) fn find_binary() -> Option<PathBuf> {
     beside.chain(std::env::split_paths(&path)).map(|folder| folder.join("plimsoll")).find(|p| p.is_file())
 }
 
-/// Addresses of the loopback interface that were free a moment ago, all different.
-pub(super) fn free_addresses(count: u32) -> Result<Vec<String>, TestkitError> {
+/// Ports of the loopback interface that were free a moment ago, all different.
+pub(super) fn free_ports(count: u32) -> Result<Vec<u16>, TestkitError> {
     let taken = |_| TestkitError::PortTaken;
     let listeners = (0..count).map(|_| bind()).collect::<io::Result<Vec<_>>>().map_err(taken)?;
-    let address = |listener: &TcpListener| Ok(listener.local_addr().map_err(taken)?.to_string());
-    listeners.iter().map(address).collect()
+    listeners.iter().map(|listener| Ok(listener.local_addr().map_err(taken)?.port())).collect()
 }
 
 fn bind() -> io::Result<TcpListener> {

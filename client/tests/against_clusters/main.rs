@@ -1,6 +1,7 @@
 //! The SDK against clusters of real processes.
 
 mod consuming;
+mod dual_stack;
 mod examples;
 mod full_disks;
 mod producing;
