@@ -232,7 +232,9 @@ async fn a_thousand_commits_a_second_go_on_for_a_minute_on_full_disks() -> anyho
     .await?;
 
     let clock = Host::real().clock;
-    let (until, begun) = (clock.now() + Duration::from_secs(60), clock.now());
+    // A minute; an hour when `scripts/prove` asks for all of it.
+    let seconds = if std::env::var_os("PLIMSOLL_PROVE_FULL").is_some() { 3600 } else { 60 };
+    let (until, begun) = (clock.now() + Duration::from_secs(seconds), clock.now());
     let commits = (0..20u32).map(|group| {
         let (client, clock) = (client.clone(), clock.clone());
         async move {
@@ -254,8 +256,9 @@ async fn a_thousand_commits_a_second_go_on_for_a_minute_on_full_disks() -> anyho
     let done: Vec<(u64, Duration)> = futures::future::try_join_all(commits).await.with_context(|| cluster.logs())?;
     let total: u64 = done.iter().map(|(count, _)| count).sum();
     let slowest = done.iter().map(|(_, slowest)| *slowest).max().unwrap_or_default();
-    println!("FIGURE commits on full disks: {total} in 60 s, slowest {slowest:?}");
-    assert!(total >= 54_000, "{total} commits in a minute");
+    println!("FIGURE commits on full disks: {total} in {seconds} s, slowest {slowest:?}");
+    println!("CASES offsets-commits real cases={total}");
+    assert!(total >= 900 * seconds, "{total} commits in {seconds} s");
     cluster.check_alive()?;
 
     // A member goes on, too; a new key has room as long as there is any, and is refused with a type beyond.

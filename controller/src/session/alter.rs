@@ -16,6 +16,7 @@ pub(super) async fn alter(
     request: v1::AlterTopicRequest,
 ) -> Result<v1::AlterTopicResponse, ErrorDetail> {
     let name = topics::name(&request.name)?;
+    topics::not_reserved(&name)?;
     shared.room_to_grow()?;
     for _ in 0..ATTEMPTS {
         let view = shared.leading()?;
@@ -49,6 +50,7 @@ pub(super) async fn add_partitions(
     request: v1::AddPartitionsRequest,
 ) -> Result<v1::AddPartitionsResponse, ErrorDetail> {
     let name = topics::name(&request.name)?;
+    topics::not_reserved(&name)?;
     shared.room_to_grow()?;
     for _ in 0..ATTEMPTS {
         let view = shared.leading()?;

@@ -157,7 +157,12 @@ fn offsets_config_for(
     v1::TopicConfig { offsets_area_bytes: bytes, ..config }
 }
 
-pub(super) fn reserved(name: &TopicName) -> ErrorDetail {
+/// Refuses what only the system itself does to its topics.
+pub(super) fn not_reserved(name: &TopicName) -> Result<(), ErrorDetail> {
+    if is_internal(name.as_str()) { Err(reserved(name)) } else { Ok(()) }
+}
+
+fn reserved(name: &TopicName) -> ErrorDetail {
     let message = format!("{name} is reserved: names that begin with {INTERNAL_PREFIX} are the system's own");
     ErrorDetail::not_written(Reason::InvalidTopic, message)
 }
@@ -168,9 +173,7 @@ pub(super) async fn delete(
     request: v1::DeleteTopicRequest,
 ) -> Result<v1::DeleteTopicResponse, ErrorDetail> {
     let name = name(&request.name)?;
-    if is_internal(name.as_str()) {
-        return Err(reserved(&name));
-    }
+    not_reserved(&name)?;
     let view = shared.leading()?;
     let (id, _) = view.state.topic_by_name(name.as_str()).ok_or_else(|| unknown(&name))?;
     let change = Change::DeleteTopic(v1::DeleteTopicEntry { topic_id: id.to_bytes() });

@@ -29,7 +29,8 @@ pub(super) enum Command {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Coordinator {
-    leader_epoch: u32,
+    /// Groups begin with this epoch: above all that were given, here and by former coordinators.
+    first_epoch: u64,
     groups: BTreeMap<String, Group>,
     /// Groups whose note is under way, with the session timeout that it names.
     noting: BTreeMap<String, Duration>,
@@ -41,20 +42,16 @@ pub(super) struct Coordinator {
 impl Coordinator {
     /// Takes over with what its log says: groups that had members are waited for.
     pub(super) fn new(leader_epoch: u32, kept: &BTreeMap<String, GroupOffsets>, now: Duration) -> Self {
-        let mut this = Self { leader_epoch, turned_at: Some(now), ..Self::default() };
+        let first_epoch = u64::from(leader_epoch) << 32;
+        let mut this = Self { first_epoch, turned_at: Some(now), ..Self::default() };
         for (name, kept) in kept {
             if let Some(value) = kept.group.filter(|value| value.has_members) {
                 let session = Duration::from_millis(u64::from(value.session_ms));
-                this.groups.insert(name.clone(), Group::new(this.first_epoch(), Some(now + session), true));
+                this.groups.insert(name.clone(), Group::new(first_epoch, Some(now + session), true));
                 this.noted.insert(name.clone(), session);
             }
         }
         this
-    }
-
-    /// Epochs of a group rise with every change of its coordinator.
-    fn first_epoch(&self) -> u64 {
-        u64::from(self.leader_epoch) << 32
     }
 
     pub(super) fn heartbeat(
@@ -73,7 +70,7 @@ impl Coordinator {
             let detail = ErrorDetail::not_written(Reason::MemoryPressure, "too many groups or members");
             return vec![Command::Answer(ticket, Err(Box::new(detail.retry_after(Duration::from_secs(1)))))];
         }
-        let first_epoch = self.first_epoch();
+        let first_epoch = self.first_epoch;
         let group = self.groups.entry(name.to_owned()).or_insert_with(|| Group::new(first_epoch, None, false));
         let answers = group.heartbeat(beat, ticket, now, image);
         let mut commands = in_words(answers);
@@ -100,6 +97,8 @@ impl Coordinator {
                 return None;
             }
             if noted.is_none() {
+                // Who joins later is a later owner than any member before.
+                self.first_epoch = self.first_epoch.max(group.epoch + 1);
                 self.groups.remove(name);
                 return None;
             }
@@ -186,7 +185,7 @@ impl Coordinator {
         if member_id.is_empty() {
             self.check_idle(name)?;
             // Later than every owner of this coordinator's time and before: members join with later epochs still.
-            let since = group.map_or(self.first_epoch(), |group| group.epoch);
+            let since = group.map_or(self.first_epoch, |group| group.epoch);
             return Ok(partitions.iter().map(|partition| (*partition, since)).collect());
         }
         let unknown = || {
@@ -300,6 +299,7 @@ mod tests {
         let refused = coordinator.may_commit("g", "a", &foreign).expect_err("not its own");
         assert_eq!(refused.reason(), Reason::NotPartitionOwner);
         assert_eq!(coordinator.may_commit("g", "", &foreign).expect_err("active").reason(), Reason::GroupActive);
+        let before = coordinator.describe("g", s(1)).map(|(epoch, _)| epoch);
         coordinator.heartbeat("g", beat("a", 2, true), 3, s(1), &image);
         // The other one falls silent; the coordinator's own pause does not count.
         assert_eq!(notes(&coordinator.tick(s(60), &image)), []);
@@ -311,6 +311,12 @@ mod tests {
                     coordinator.noted("g", false, Ok(()), s(66), &image);
                     assert!(coordinator.may_commit("g", "", &foreign).is_ok());
                     assert!(coordinator.members().is_empty());
+                    let mut again = |sequence, at| {
+                        let commands = coordinator.heartbeat("g", beat("c", sequence, false), 9, at, &image);
+                        assert_eq!(notes(&commands), [true]);
+                        coordinator.describe("g", at).map(|(epoch, _)| epoch)
+                    };
+                    assert!(again(1, s(70)) > before, "epochs never go back");
                     return;
                 }
             }
