@@ -183,6 +183,9 @@ mod tests {
         let clean = Election::new(answer(1, false), true);
         assert_eq!(clean.cost(), "SPU 1 loses nothing");
         let json = serde_json::to_value(&clean).expect("plain data");
-        assert_eq!((&json["candidates"][0]["at_risk_from"], &json["leader"]), (&serde_json::Value::Null, &1.into()));
+        assert_eq!(
+            (&json["candidates"][0]["at_risk_from"], &json["leader"]),
+            (&serde_json::Value::Null, &1.into())
+        );
     }
 }

@@ -57,9 +57,8 @@ impl Peer for PeerService {
     ) -> Result<Response<v1::StandingResponse>, Status> {
         let request = request.into_inner();
         self.node.check_cluster(&request.cluster_id)?;
-        let topic_id = TopicId::from_slice(&request.topic_id).map_err(|error| {
-            v1::ErrorDetail::not_written(v1::Reason::InvalidArgument, error.to_string())
-        })?;
+        let topic_id = TopicId::from_slice(&request.topic_id)
+            .map_err(|error| v1::ErrorDetail::not_written(v1::Reason::InvalidArgument, error.to_string()))?;
         let partition = PartitionId { topic_id, index: request.partition };
         Ok(Response::new(self.node.standing(&partition).await?))
     }
