@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Reads until `count` records were dealt with, or Ctrl-C; how many there were.
-pub async fn run(
+pub(crate) async fn run(
     controllers: Vec<String>,
     group: &str,
     topic: &str,

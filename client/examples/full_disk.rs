@@ -34,19 +34,23 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// What became of everything.
 #[derive(Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     /// Orders acknowledged.
-    pub orders: u64,
+    pub(crate) orders: u64,
     /// Samples acknowledged.
-    pub samples: u64,
+    pub(crate) samples: u64,
     /// Samples left out because there was no room.
-    pub left_out: u64,
+    pub(crate) left_out: u64,
     /// Times that a disk was found full.
-    pub alarms: u64,
+    pub(crate) alarms: u64,
 }
 
 /// Sends so many orders, and a sample with each.
-pub async fn run(controllers: Vec<String>, topic: &str, orders: u64) -> Result<Report, Box<dyn Error>> {
+pub(crate) async fn run(
+    controllers: Vec<String>,
+    topic: &str,
+    orders: u64,
+) -> Result<Report, Box<dyn Error>> {
     let client = Client::builder().controllers(controllers).build().await?;
     // Reroute is the default: the same partition at its new leader, else wait, until the deadline.
     let important = client.producer(topic).deadline(Duration::from_secs(120)).build().await?;

@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Produces `count` records; how many were acknowledged.
-pub async fn run(controllers: Vec<String>, topic: &str, count: u64) -> Result<u64, Box<dyn Error>> {
+pub(crate) async fn run(controllers: Vec<String>, topic: &str, count: u64) -> Result<u64, Box<dyn Error>> {
     // Every controller is tried at once; one that answers is enough.
     let client = Client::builder().controllers(controllers).build().await?;
     let producer = client

@@ -34,7 +34,7 @@ fn comment<'a>(source: &'a str, name: &str) -> Option<Vec<&'a str>> {
             rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
         })
     };
-    let at = lines.iter().position(|line| defines(line))?;
+    let at = lines.iter().position(defines)?;
     let above = lines[..at].iter().rev().take_while(|line| !line.is_empty() && !line.starts_with('}'));
     Some(above.copied().collect())
 }

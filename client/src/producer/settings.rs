@@ -66,9 +66,14 @@ pub(crate) struct Settings {
     pub(crate) deadline: Duration,
     pub(crate) in_flight_max: Option<usize>,
     pub(crate) buffer_bytes: usize,
-    pub(crate) choose: Option<Hook<dyn Fn(&Record, u32) -> Option<u32> + Send + Sync>>,
-    pub(crate) trace: Option<Hook<dyn Fn() -> Option<TraceContext> + Send + Sync>>,
+    pub(crate) choose: Option<Hook<Choose>>,
+    pub(crate) trace: Option<Hook<CurrentTrace>>,
 }
+
+/// The partition of a record, of so many, if the caller has an opinion.
+pub(crate) type Choose = dyn Fn(&Record, u32) -> Option<u32> + Send + Sync;
+/// The trace that the caller is in.
+pub(crate) type CurrentTrace = dyn Fn() -> Option<TraceContext> + Send + Sync;
 
 /// A function of the caller.
 pub(crate) struct Hook<F: ?Sized>(pub(crate) Arc<F>);

@@ -1,10 +1,10 @@
 //! A producer as a [`Sink`] of records.
 
 use std::fmt;
-use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{FutureExt, Sink};
 
@@ -31,7 +31,7 @@ use crate::record::Record;
 pub struct ProducerSink {
     producer: Producer,
     /// A record that waits for room.
-    accepting: Option<Pin<Box<dyn Future<Output = Result<Delivery, ProduceError>> + Send>>>,
+    accepting: Option<BoxFuture<'static, Result<Delivery, ProduceError>>>,
     deliveries: FuturesUnordered<Delivery>,
     ending: Option<Ending>,
 }
@@ -39,7 +39,7 @@ pub struct ProducerSink {
 /// A flush or close of the producer under way.
 struct Ending {
     closes: bool,
-    done: Pin<Box<dyn Future<Output = ()> + Send>>,
+    done: BoxFuture<'static, ()>,
 }
 
 impl fmt::Debug for ProducerSink {
