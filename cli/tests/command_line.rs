@@ -72,6 +72,7 @@ fn configuration_is_code_7_and_names_the_key() {
         (&["controller", "run", "--id", "1", "--data-dir", &data, "--controller", "2@a:1"], "--controller"),
         (&["controller", "run", "--id", "1", "--data-dir", &data, "--listen", "127.0.0.1:0"], "--bootstrap"),
         (&["standalone", "--config", &unknown], "frobnication"),
+        (&["standalone", "--data-dir", ""], "--data-dir"),
     ] {
         let (code, _, err) = plimsoll(arguments);
         assert_eq!(code, 7, "{arguments:?}: {err}");

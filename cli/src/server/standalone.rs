@@ -73,6 +73,12 @@ impl StandaloneFile {
     }
 
     fn parts(&self) -> Result<(Plan, SpuSettings), Failure> {
+        if self.data_dir.as_os_str().is_empty() {
+            return Err(Failure::new(
+                Code::Configuration,
+                "configuration: data_dir must be given (--data-dir)",
+            ));
+        }
         let plan = ControllerFile {
             id: 1,
             data_dir: self.data_dir.join("controller"),
@@ -99,12 +105,12 @@ pub(crate) async fn run(args: StandaloneArgs, host: &Host) -> Outcome {
     args.log.init()?;
     let mut signals = Signals::install()?;
     let file: StandaloneFile = args.keys.settings()?;
+    let (plan, settings) = file.parts()?;
     for folder in ["controller", "spu"] {
         let path = file.data_dir.join(folder);
         std::fs::create_dir_all(&path)
             .map_err(|error| Failure::new(Code::Failed, format!("{}: {error}", path.display())))?;
     }
-    let (plan, settings) = file.parts()?;
     let disks = settings.open_disks()?;
     let controller = start(plan, host).await?;
     let spu = tokio::select! {
