@@ -206,7 +206,8 @@ async fn describe(client: &Client, group: &str) -> Result<Described, Failure> {
     let mut committed = BTreeMap::new();
     for offset in &described.offsets {
         let Ok(topic_id) = TopicId::from_slice(&offset.topic_id) else { continue };
-        committed.insert(PartitionId { topic_id, index: offset.partition }, (offset.offset, offset.committed_ms));
+        committed
+            .insert(PartitionId { topic_id, index: offset.partition }, (offset.offset, offset.committed_ms));
     }
     let mut offsets = Vec::new();
     let mut all: Vec<PartitionId> = owners.keys().chain(committed.keys()).copied().collect();
@@ -291,7 +292,11 @@ fn partitions(
 ) -> Result<Vec<PartitionId>, Failure> {
     let Some(name) = &args.topic else {
         let image = client.metadata();
-        return Ok(committed.keys().filter(|partition| image.partition(partition).is_some()).copied().collect());
+        return Ok(committed
+            .keys()
+            .filter(|partition| image.partition(partition).is_some())
+            .copied()
+            .collect());
     };
     let unknown = || {
         let why = format!("there is no topic {name}\nsee which there are with `plimsoll topic list`");

@@ -16,9 +16,8 @@ pub fn is_internal(topic: &str) -> bool {
 
 /// The partition of [`OFFSETS_TOPIC`] that a group belongs to, of so many: FNV-1a over the name.
 pub fn coordinator_partition(group: &str, partitions: u32) -> u32 {
-    let hash = group.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash =
+        group.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     hash % partitions.max(1)
 }
 

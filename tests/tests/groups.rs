@@ -51,7 +51,11 @@ async fn produce(client: &Client, topic: &str, from: u32, count: u32) -> anyhow:
 }
 
 /// Takes what comes until nothing has come for a while.
-async fn drain(consumer: &mut GroupConsumer, seen: &mut BTreeMap<String, u32>, quiet: Duration) -> anyhow::Result<()> {
+async fn drain(
+    consumer: &mut GroupConsumer,
+    seen: &mut BTreeMap<String, u32>,
+    quiet: Duration,
+) -> anyhow::Result<()> {
     let clock = Host::real().clock;
     while let Ok(next) = clock.timeout(quiet, consumer.next()).await {
         let record = next.context("the stream goes on")??;
@@ -253,7 +257,8 @@ async fn a_thousand_commits_a_second_go_on_for_a_minute_on_full_disks() -> anyho
             Ok((count, slowest))
         }
     });
-    let done: Vec<(u64, Duration)> = futures::future::try_join_all(commits).await.with_context(|| cluster.logs())?;
+    let done: Vec<(u64, Duration)> =
+        futures::future::try_join_all(commits).await.with_context(|| cluster.logs())?;
     let total: u64 = done.iter().map(|(count, _)| count).sum();
     let slowest = done.iter().map(|(_, slowest)| *slowest).max().unwrap_or_default();
     println!("FIGURE commits on full disks: {total} in {seconds} s, slowest {slowest:?}");
@@ -277,7 +282,8 @@ async fn a_thousand_commits_a_second_go_on_for_a_minute_on_full_disks() -> anyho
     for id in 1..=3 {
         cluster.spu(id).start()?;
     }
-    let found = eventually(LIMIT, "offsets are read", || async { Ok(client.group("group-1").committed().await?) });
+    let found =
+        eventually(LIMIT, "offsets are read", || async { Ok(client.group("group-1").committed().await?) });
     assert_eq!(found.await.with_context(|| cluster.logs())?[&partition].get(), done[1].0);
     drop(foreign);
     Ok(())

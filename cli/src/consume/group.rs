@@ -26,7 +26,8 @@ pub(super) struct GroupRun<'a> {
 /// What was printed is flushed, then committed: nothing that was not printed is ever skipped by the next member.
 pub(super) async fn run(args: GroupRun<'_>) -> Outcome {
     let builder = args.client.group(args.group).topics([args.topic]);
-    let builder = builder.start(args.start).on_trimmed(args.on_trimmed).auto_commit(None).name("plimsoll consume");
+    let builder =
+        builder.start(args.start).on_trimmed(args.on_trimmed).auto_commit(None).name("plimsoll consume");
     let mut consumer = builder.build().await?;
     let mut out = BufWriter::with_capacity(256 * 1024, io::stdout().lock());
     let (mut left, mut uncommitted) = (args.count, 0);

@@ -167,7 +167,8 @@ pub(super) async fn fetch(
     for partition in partitions {
         topics.entry(partition.topic_id).or_default().push(partition.index);
     }
-    let topic = |(id, partitions): (TopicId, Vec<u32>)| v1::TopicPartitions { topic_id: id.to_bytes(), partitions };
+    let topic =
+        |(id, partitions): (TopicId, Vec<u32>)| v1::TopicPartitions { topic_id: id.to_bytes(), partitions };
     let request = v1::FetchOffsetsRequest {
         group: group.to_owned(),
         partitions: topics.into_iter().map(topic).collect(),

@@ -237,7 +237,7 @@ impl GroupConsumer {
         self.membership.owned.send_modify(|owned| owned.leaves = true);
         let left = self.membership.lane.finished();
         // Without an answer the session ends by itself.
-        drop(self.client.shared.host.clock.timeout(LEAVE_MAX, left).await);
+        let _late = self.client.shared.host.clock.timeout(LEAVE_MAX, left).await;
         committed
     }
 

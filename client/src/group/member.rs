@@ -118,8 +118,7 @@ enum Beat {
 impl Keeper {
     async fn run(mut self) {
         let host = self.client.shared.host.clone();
-        let mut backoff =
-            Backoff::new(Duration::from_millis(20), Duration::from_millis(500), &host.random);
+        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500), &host.random);
         loop {
             let owned = self.owned.borrow_and_update().clone();
             let gone = self.owned.has_changed().is_err();
@@ -270,7 +269,7 @@ impl Keeper {
         });
         if changed {
             // A full queue holds the same word.
-            drop(self.news.try_send(()));
+            let _told_already = self.news.try_send(());
         }
     }
 

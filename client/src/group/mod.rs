@@ -169,7 +169,8 @@ impl Client {
                 match clock.timeout(calls::ATTEMPT_MAX, spu.list_offsets(request)).await {
                     Ok(Ok(answer)) => return Ok(answer.into_inner()),
                     Ok(Err(status)) => {
-                        last = v1::ErrorDetail::from_status(&status).map(crate::refusal::Refusal::new).or(last);
+                        last =
+                            v1::ErrorDetail::from_status(&status).map(crate::refusal::Refusal::new).or(last);
                     }
                     Err(_) => {}
                 }

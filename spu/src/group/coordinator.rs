@@ -71,7 +71,8 @@ impl Coordinator {
             return vec![Command::Answer(ticket, Err(Box::new(detail.retry_after(Duration::from_secs(1)))))];
         }
         let first_epoch = self.first_epoch;
-        let group = self.groups.entry(name.to_owned()).or_insert_with(|| Group::new(first_epoch, None, false));
+        let group =
+            self.groups.entry(name.to_owned()).or_insert_with(|| Group::new(first_epoch, None, false));
         let answers = group.heartbeat(beat, ticket, now, image);
         let mut commands = in_words(answers);
         commands.extend(self.note(name, now));
@@ -286,19 +287,33 @@ mod tests {
         let s = Duration::from_secs;
         let mut coordinator = Coordinator::new(1, &BTreeMap::new(), s(0));
         let notes = |commands: &[Command]| {
-            commands.iter().filter_map(|c| if let Command::Note(_, v) = c { Some(v.has_members) } else { None }).collect::<Vec<_>>()
+            commands
+                .iter()
+                .filter_map(|c| if let Command::Note(_, v) = c { Some(v.has_members) } else { None })
+                .collect::<Vec<_>>()
         };
         assert_eq!(notes(&coordinator.heartbeat("g", beat("a", 1, false), 1, s(0), &image)), [true]);
         assert_eq!(notes(&coordinator.heartbeat("g", beat("b", 1, false), 2, s(0), &image)), []);
-        assert!(coordinator.noted("g", true, Ok(()), s(0), &image).iter().all(|c| matches!(c, Command::Answer(..))));
+        assert!(
+            coordinator
+                .noted("g", true, Ok(()), s(0), &image)
+                .iter()
+                .all(|c| matches!(c, Command::Answer(..)))
+        );
         assert!(coordinator.check_idle("g").is_err());
         let none = BTreeSet::new();
         assert!(coordinator.may_commit("g", "a", &none).is_ok());
-        assert_eq!(coordinator.may_commit("g", "z", &none).expect_err("unknown").reason(), Reason::UnknownMember);
+        assert_eq!(
+            coordinator.may_commit("g", "z", &none).expect_err("unknown").reason(),
+            Reason::UnknownMember
+        );
         let foreign = [PartitionId { topic_id: plimsoll_proto::ids::TopicId([1; 16]), index: 0 }].into();
         let refused = coordinator.may_commit("g", "a", &foreign).expect_err("not its own");
         assert_eq!(refused.reason(), Reason::NotPartitionOwner);
-        assert_eq!(coordinator.may_commit("g", "", &foreign).expect_err("active").reason(), Reason::GroupActive);
+        assert_eq!(
+            coordinator.may_commit("g", "", &foreign).expect_err("active").reason(),
+            Reason::GroupActive
+        );
         let before = coordinator.describe("g", s(1)).map(|(epoch, _)| epoch);
         coordinator.heartbeat("g", beat("a", 2, true), 3, s(1), &image);
         // The other one falls silent; the coordinator's own pause does not count.

@@ -141,8 +141,12 @@ impl Group {
         }
         if beat.leave {
             self.remove(&id);
-            let told =
-                Told { member_epoch: 0, assigned: BTreeSet::new(), incomplete: false, unknown_topics: Vec::new() };
+            let told = Told {
+                member_epoch: 0,
+                assigned: BTreeSet::new(),
+                incomplete: false,
+                unknown_topics: Vec::new(),
+            };
             answers.push((ticket, Ok(told)));
         } else if let Some(member) = self.members.get_mut(&id) {
             member.waiting = Some((ticket, now + beat.wait_max));
@@ -226,17 +230,25 @@ impl Group {
             if news || deadline <= now {
                 member.waiting = None;
                 member.told = Some(assigned.clone());
-                let unknown_topics =
-                    member.topics.iter().filter(|name| image.topic_by_name(name).is_none()).cloned().collect();
-                answers.push((ticket, Ok(Told { member_epoch: epoch, assigned, incomplete, unknown_topics })));
+                let unknown_topics = member
+                    .topics
+                    .iter()
+                    .filter(|name| image.topic_by_name(name).is_none())
+                    .cloned()
+                    .collect();
+                answers
+                    .push((ticket, Ok(Told { member_epoch: epoch, assigned, incomplete, unknown_topics })));
             }
         }
         answers
     }
 
     fn retarget(&mut self, image: &MetadataImage) {
-        let wanted: BTreeMap<String, BTreeSet<PartitionId>> =
-            self.members.iter().map(|(id, member)| (id.clone(), partitions_of(&member.topics, image))).collect();
+        let wanted: BTreeMap<String, BTreeSet<PartitionId>> = self
+            .members
+            .iter()
+            .map(|(id, member)| (id.clone(), partitions_of(&member.topics, image)))
+            .collect();
         if wanted == self.wanted {
             return;
         }
@@ -269,9 +281,8 @@ impl Group {
     /// What a member is to read now.
     pub(super) fn assigned(&self, id: &str) -> BTreeSet<PartitionId> {
         let Some(target) = self.target.get(id) else { return BTreeSet::new() };
-        let held = |partition: &&PartitionId| {
-            self.holders.get(*partition).is_some_and(|holder| holder.member == id)
-        };
+        let held =
+            |partition: &&PartitionId| self.holders.get(*partition).is_some_and(|holder| holder.member == id);
         target.iter().filter(held).copied().collect()
     }
 

@@ -78,7 +78,9 @@ impl World {
 
     fn take(&mut self, answers: Vec<Answer>, lose: bool) {
         for (ticket, answer) in answers {
-            let Some(client) = self.clients.iter_mut().find(|client| client.ticket == ticket) else { continue };
+            let Some(client) = self.clients.iter_mut().find(|client| client.ticket == ticket) else {
+                continue;
+            };
             if lose {
                 continue;
             }

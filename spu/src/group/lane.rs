@@ -1,5 +1,6 @@
 //! The lane of the coordinators: it alone holds them, and nothing else runs on its thread.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -31,7 +32,12 @@ type Reply<T> = oneshot::Sender<Result<T, ErrorDetail>>;
 
 /// What is asked of the lane.
 pub(super) enum Job {
-    Heartbeat { group: String, beat: Heartbeat, received_at: Duration, reply: Reply<Told> },
+    Heartbeat {
+        group: String,
+        beat: Heartbeat,
+        received_at: Duration,
+        reply: Reply<Told>,
+    },
     /// Whether these may be committed, and by owners since when.
     MayCommit {
         group: String,
@@ -40,12 +46,23 @@ pub(super) enum Job {
         reply: Reply<(LedOffsets, BTreeMap<PartitionId, u64>)>,
     },
     /// Whether the group has no members.
-    Idle { group: String, reply: Reply<LedOffsets> },
+    Idle {
+        group: String,
+        reply: Reply<LedOffsets>,
+    },
     /// Who coordinates the group here.
-    Led { group: String, reply: Reply<LedOffsets> },
+    Led {
+        group: String,
+        reply: Reply<LedOffsets>,
+    },
     /// All partitions that are coordinated here, with the members of their groups.
-    Members { reply: oneshot::Sender<Vec<(LedOffsets, BTreeMap<String, usize>)>> },
-    Describe { group: String, reply: Reply<(LedOffsets, Option<Described>)> },
+    Members {
+        reply: oneshot::Sender<Vec<(LedOffsets, BTreeMap<String, usize>)>>,
+    },
+    Describe {
+        group: String,
+        reply: Reply<(LedOffsets, Option<Described>)>,
+    },
 }
 
 pub(super) type Described = (u64, Vec<v1::GroupMember>);
@@ -130,8 +147,8 @@ impl Lane {
             self.node.led_offsets().into_iter().map(|led| (led.partition, led)).collect();
         self.led.retain(|partition, kept| led.get(partition) == Some(&kept.led));
         for (partition, led) in led {
-            if !self.led.contains_key(&partition) {
-                self.led.insert(partition, Led { led, coordinator: None });
+            if let Entry::Vacant(vacant) = self.led.entry(partition) {
+                vacant.insert(Led { led, coordinator: None });
                 self.read_log(led, Duration::ZERO);
             }
         }
@@ -150,7 +167,9 @@ impl Lane {
         let image = self.node.metadata();
         match done {
             Done::TookOver(led, kept) => {
-                let Some(here) = self.led.get_mut(&led.partition).filter(|here| here.led == led) else { return };
+                let Some(here) = self.led.get_mut(&led.partition).filter(|here| here.led == led) else {
+                    return;
+                };
                 match kept {
                     Ok(kept) => {
                         tracing::debug!(partition = %led.partition, groups = kept.len(), "coordinating groups");
@@ -231,7 +250,8 @@ impl Lane {
                 let ticket = self.next_ticket;
                 match self.coordinator(&group) {
                     Ok((led, coordinator)) => {
-                        let commands = coordinator.heartbeat(&group, beat, ticket, received_at.min(now), &image);
+                        let commands =
+                            coordinator.heartbeat(&group, beat, ticket, received_at.min(now), &image);
                         self.held.insert(ticket, reply);
                         self.obey(led, commands);
                     }
@@ -271,9 +291,8 @@ impl Lane {
 
 /// The partition of the internal topic that a group belongs to.
 fn partition_of(image: &MetadataImage, group: &str) -> Result<PartitionId, ErrorDetail> {
-    let none = || {
-        ErrorDetail::not_written(Reason::UnknownTopic, format!("there is no topic {OFFSETS_TOPIC} (yet)"))
-    };
+    let none =
+        || ErrorDetail::not_written(Reason::UnknownTopic, format!("there is no topic {OFFSETS_TOPIC} (yet)"));
     let topic = image.topic_by_name(OFFSETS_TOPIC).ok_or_else(none)?;
     let topic_id = TopicId::from_slice(&topic.topic_id).map_err(|_| none())?;
     let partitions = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);

@@ -46,7 +46,11 @@ pub(super) fn heartbeat(request: v1::GroupHeartbeatRequest) -> Result<(String, H
         return Err(invalid("member_id is empty"));
     }
     if !SESSION_MS.contains(&request.session_timeout_ms) {
-        return Err(invalid(format!("session_timeout_ms must be {} to {}", SESSION_MS.start(), SESSION_MS.end())));
+        return Err(invalid(format!(
+            "session_timeout_ms must be {} to {}",
+            SESSION_MS.start(),
+            SESSION_MS.end()
+        )));
     }
     if request.topics.len() > TOPICS_MAX {
         return Err(invalid("more than 256 topics"));
@@ -84,13 +88,12 @@ pub(super) fn by_topic(partitions: &BTreeSet<PartitionId>) -> Vec<v1::TopicParti
     for partition in partitions {
         topics.entry(partition.topic_id).or_default().push(partition.index);
     }
-    let topic = |(id, partitions): (TopicId, Vec<u32>)| v1::TopicPartitions { topic_id: id.to_bytes(), partitions };
+    let topic =
+        |(id, partitions): (TopicId, Vec<u32>)| v1::TopicPartitions { topic_id: id.to_bytes(), partitions };
     topics.into_iter().map(topic).collect()
 }
 
-pub(super) fn commits(
-    listed: &[v1::CommittedOffset],
-) -> Result<BTreeMap<PartitionId, Commit>, ErrorDetail> {
+pub(super) fn commits(listed: &[v1::CommittedOffset]) -> Result<BTreeMap<PartitionId, Commit>, ErrorDetail> {
     let mut commits = BTreeMap::new();
     if listed.is_empty() || listed.len() > PARTITIONS_MAX {
         return Err(invalid("a commit is of 1 to 16384 offsets"));

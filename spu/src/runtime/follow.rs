@@ -75,7 +75,6 @@ impl Worker {
 
     fn follow(&mut self, leader: SpuId, partition: &PartitionId, asked: Asked, answer: v1::ReplicaBatches) {
         let now = self.now();
-        let Some(own) = self.own_log(partition) else { return };
         let Some(replica) = self.replicas.get_mut(partition) else { return };
         let Role::Follows(follower) = &mut replica.role else { return };
         if follower.leader != leader || follower.epoch.0 != answer.leader_epoch {

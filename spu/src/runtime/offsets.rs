@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 
 use super::handle::NodeHandle;
 use super::job::ProduceResult;
-use super::refusal;
 use super::produce::acknowledge;
+use super::refusal;
 use super::replica::{AckToken, Role};
 use super::work::{Shared, Work};
 use super::worker::Worker;
@@ -89,7 +89,9 @@ impl Worker {
     pub(super) fn on_store_offsets(&mut self, work: StoreOffsets) {
         let StoreOffsets { led, changes, deadline, reply } = work;
         match self.store_offsets(&led, &changes) {
-            Ok((base, end)) => self.await_offsets(led.partition, deadline, AckToken { base, end, duplicate: false, reply }),
+            Ok((base, end)) => {
+                self.await_offsets(led.partition, deadline, AckToken { base, end, duplicate: false, reply })
+            }
             // Whoever asked may have gone, here and below.
             Err(detail) => drop(reply.send(produce_response::Result::Error(detail))),
         }
@@ -125,7 +127,11 @@ impl Worker {
         Ok(())
     }
 
-    fn store_offsets(&mut self, led: &LedOffsets, changes: &[Change]) -> Result<(Offset, Offset), ErrorDetail> {
+    fn store_offsets(
+        &mut self,
+        led: &LedOffsets,
+        changes: &[Change],
+    ) -> Result<(Offset, Offset), ErrorDetail> {
         self.leads_offsets(led)?;
         let (now, wall_ms) = (self.now(), self.cluster_ms());
         let stored = self.volume.commit_offsets(&led.partition, changes, led.leader_epoch, now, wall_ms);
@@ -179,9 +185,7 @@ impl Worker {
         };
         let groups: Groups = match &group {
             None => table.groups().clone(),
-            Some(name) => {
-                table.group(name).map(|kept| (name.clone(), kept.clone())).into_iter().collect()
-            }
+            Some(name) => table.group(name).map(|kept| (name.clone(), kept.clone())).into_iter().collect(),
         };
         drop(reply.send(groups));
         // What was read counts when all of it is committed.
@@ -288,5 +292,35 @@ fn committed(result: ProduceResult) -> Result<(), ErrorDetail> {
     match result {
         produce_response::Result::Ack(_) => Ok(()),
         produce_response::Result::Error(detail) => Err(detail),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_an_answer_of_the_coordinators_pressure_trims_nothing() {
+        let partition = PartitionId { topic_id: TopicId([1; 16]), index: 0 };
+        let at = |offset| Offset::new(offset).expect("a small offset");
+        let log = LogView {
+            log_start: at(5),
+            high_watermark: at(9),
+            log_end: at(9),
+            durable_end: at(9),
+            last_epoch: None,
+            bytes: 0,
+            preallocated_bytes: 0,
+            segments: 1,
+            sync_failed: false,
+            damaged: false,
+        };
+        let mut floors = GroupFloors::default();
+        assert_eq!(floors.floor(&partition, true, Some(log)), Some(at(5)));
+        assert_eq!(floors.floor(&partition, false, Some(log)), None, "no group was ever used");
+        floors.unknown = false;
+        assert_eq!(floors.floor(&partition, true, Some(log)), None, "nobody reads it");
+        floors.floors.insert(partition, at(7));
+        assert_eq!(floors.floor(&partition, true, Some(log)), Some(at(7)));
     }
 }

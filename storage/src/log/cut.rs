@@ -286,9 +286,8 @@ pub(crate) fn remove_partition_files(disk: &dyn Disk, dir: &str) -> Result<(), D
     };
     let mut foreign = 0;
     for entry in &entries {
-        if crate::segment::parse_name(&entry.name).is_some() {
-            gone(disk.remove_file(&format!("{dir}/{}", entry.name)))?;
-        } else if entry.name == crate::offsets::AREA_NAME {
+        let is_area = entry.name == crate::offsets::AREA_NAME;
+        if is_area || crate::segment::parse_name(&entry.name).is_some() {
             gone(disk.remove_file(&format!("{dir}/{}", entry.name)))?;
         } else if entry.name != crate::recovery::CHECKPOINT_NAME {
             foreign += 1;

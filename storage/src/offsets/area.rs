@@ -96,7 +96,6 @@ impl Batch {
 /// See the module.
 pub(crate) struct AreaLog {
     pub(super) id: PartitionId,
-    pub(super) dir: String,
     pub(super) file: Box<dyn DiskFile>,
     pub(super) size: u64,
     pub(super) checkpoint: SlotFile,
@@ -120,7 +119,13 @@ pub(crate) struct AreaLog {
 }
 
 impl AreaLog {
-    pub(super) fn take(&mut self, header: &BatchHeader, position: u64, chain_before: u32, entries: Vec<Entry>) {
+    pub(super) fn take(
+        &mut self,
+        header: &BatchHeader,
+        position: u64,
+        chain_before: u32,
+        entries: Vec<Entry>,
+    ) {
         let snapshot = entries.first() == Some(&Entry::SnapshotBegins);
         let batch = Batch {
             base: header.base_offset,
@@ -217,7 +222,10 @@ impl AreaLog {
     ) -> Result<Appended, AreaFailure> {
         for change in changes {
             if let Change::Offset { group, partition, value: Some(value) } = change
-                && self.table.offset(group, partition).is_some_and(|kept| kept.owner_epoch > value.owner_epoch)
+                && self
+                    .table
+                    .offset(group, partition)
+                    .is_some_and(|kept| kept.owner_epoch > value.owner_epoch)
             {
                 return Err(OffsetsError::Fenced { partition: *partition }.into());
             }
@@ -236,7 +244,8 @@ impl AreaLog {
         }
         let pending = self.batches.iter().any(|batch| batch.snapshot && batch.base > self.log_start);
         if self.used_bytes + need > self.size / 2 && !pending {
-            let snapshot = record::encode(&self.table.changes(), true, now_ms).map_err(AppendError::Corrupt)?;
+            let snapshot =
+                record::encode(&self.table.changes(), true, now_ms).map_err(AppendError::Corrupt)?;
             self.append_as_leader(snapshot, epoch)?;
         }
         if self.used_bytes + need > self.size / SNAPSHOT_SHARE * 3 {
@@ -355,7 +364,6 @@ impl AreaLog {
     pub(crate) fn repaired(&mut self) {
         self.damaged = false;
     }
-
 }
 
 pub(super) fn wide(bytes: usize) -> u64 {

@@ -64,10 +64,7 @@ impl Checkpoint {
         let durable_end = Offset::new(from.try_get_u64().ok()?).ok()?;
         let mut starts = Vec::new();
         for _ in 0..from.try_get_u32().ok()? {
-            starts.push((
-                LeaderEpoch(from.try_get_u32().ok()?),
-                Offset::new(from.try_get_u64().ok()?).ok()?,
-            ));
+            starts.push((LeaderEpoch(from.try_get_u32().ok()?), Offset::new(from.try_get_u64().ok()?).ok()?));
         }
         let epochs = Epochs::from_starts(starts)?;
         from.is_empty().then_some(Self {

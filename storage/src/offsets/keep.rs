@@ -78,8 +78,9 @@ impl AreaLog {
 
     /// The start of a snapshot that is committed and supersedes what is before it.
     pub(crate) fn superseded_to(&self) -> Option<Offset> {
-        let committed =
-            |batch: &&Batch| batch.snapshot && batch.base > self.log_start && batch.end <= self.high_watermark;
+        let committed = |batch: &&Batch| {
+            batch.snapshot && batch.base > self.log_start && batch.end <= self.high_watermark
+        };
         self.batches.iter().rev().find(committed).map(|batch| batch.base)
     }
 
@@ -173,10 +174,5 @@ impl AreaLog {
     pub(crate) fn mark_deleted(&mut self, disk: &dyn Disk) -> Result<(), DiskError> {
         let checkpoint = self.to_checkpoint(true);
         self.put(disk, &checkpoint)
-    }
-
-    /// Directory of its files.
-    pub(crate) fn dir(&self) -> &str {
-        &self.dir
     }
 }

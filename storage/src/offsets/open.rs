@@ -71,7 +71,6 @@ pub(crate) fn open_area(
     let ring = read_all(file.as_ref(), size)?;
     let mut area = AreaLog {
         id: partition,
-        dir,
         file,
         size,
         checkpoint,
@@ -154,7 +153,6 @@ impl AreaLog {
         let chain = crc32c::crc32c(partition.to_string().as_bytes());
         let mut area = Self {
             id: partition,
-            dir: dir.to_owned(),
             file,
             size,
             checkpoint,

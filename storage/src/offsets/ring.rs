@@ -100,7 +100,6 @@ pub(super) fn wrap(before: u32) -> ([u8; 8], u32) {
 pub(super) struct Found {
     pub(super) position: u64,
     pub(super) chain_before: u32,
-    pub(super) chain: u32,
     pub(super) batch: Bytes,
 }
 
@@ -154,7 +153,7 @@ impl Iterator for Walk<'_> {
         self.position = if padded == self.ring.len() { 0 } else { padded };
         self.chain = chain;
         let position = u64::try_from(position).expect("usize is at most 64 bits");
-        Some(Found { position, chain_before: before, chain, batch })
+        Some(Found { position, chain_before: before, batch })
     }
 }
 

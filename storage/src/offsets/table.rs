@@ -96,7 +96,9 @@ impl OffsetsTable {
             Change::Offset { partition, value: Some(value), .. } => {
                 (kept.offsets.insert(partition, value).is_some(), true)
             }
-            Change::Offset { partition, value: None, .. } => (kept.offsets.remove(&partition).is_some(), false),
+            Change::Offset { partition, value: None, .. } => {
+                (kept.offsets.remove(&partition).is_some(), false)
+            }
             Change::Group { value, .. } => {
                 let after = value.is_some();
                 (std::mem::replace(&mut kept.group, value).is_some(), after)

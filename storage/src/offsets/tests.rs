@@ -25,11 +25,8 @@ fn open(disk: SharedDisk) -> (Volume, OpenReport) {
 }
 
 fn create(volume: &mut Volume) {
-    let settings = LogSettings {
-        flush: FlushPolicy::Ack,
-        offsets_area_bytes: Some(64 << 10),
-        ..LogSettings::default()
-    };
+    let settings =
+        LogSettings { flush: FlushPolicy::Ack, offsets_area_bytes: Some(64 << 10), ..LogSettings::default() };
     volume.create_partition(AREA, settings, Duration::from_millis(1)).unwrap();
 }
 

@@ -12,10 +12,10 @@ use plimsoll_proto::ids::{LeaderEpoch, Offset, PartitionId};
 use super::{DamagedRange, OpenReport, Volume};
 use crate::fs::{Disk, DiskError};
 use crate::log::{AppendError, Appended};
-use crate::space::Repeat;
 use crate::offsets::{
     AreaFailure, AreaLog, Change, OffsetsError, OffsetsTable, OpenedArea, is_area, open_area,
 };
+use crate::space::Repeat;
 
 /// An area with what its upkeep needs.
 pub(super) struct AreaEntry {
@@ -145,9 +145,10 @@ impl Volume {
                 OffsetsError::Busy
                 | OffsetsError::Full { .. }
                 | OffsetsError::TooLarge { .. }
-                | OffsetsError::Fenced { .. } => {
-                    AppendError::Temporary(DiskError::Exhausted { errno: 0, operation: "append to a full area" })
-                }
+                | OffsetsError::Fenced { .. } => AppendError::Temporary(DiskError::Exhausted {
+                    errno: 0,
+                    operation: "append to a full area",
+                }),
             }),
         }
     }
@@ -162,7 +163,11 @@ impl Volume {
         Some(self.noted(cut))
     }
 
-    pub(super) fn trim_area(&mut self, partition: &PartitionId, to: Offset) -> Option<Result<u64, DiskError>> {
+    pub(super) fn trim_area(
+        &mut self,
+        partition: &PartitionId,
+        to: Offset,
+    ) -> Option<Result<u64, DiskError>> {
         let trimmed = self.areas.get_mut(partition)?.area.trim_head(self.disk.as_ref(), to);
         Some(self.noted(trimmed).map(|()| 0))
     }

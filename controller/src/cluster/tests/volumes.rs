@@ -98,3 +98,29 @@ fn the_entry_does_not_grow_with_the_partitions() {
     assert!(matches!(cluster.apply(change).outcome, Outcome::Changed(_)));
     assert!(cluster.state.partitions().all(|(_, _, p)| p.leader_spu().unwrap().0 == 2));
 }
+
+#[test]
+fn what_lives_in_the_reserve_does_not_make_way_for_a_full_volume() {
+    let mut cluster = Cluster::with_topic();
+    let offsets = TopicId([0xcc; 16]);
+    let mut change = crate::cluster::testing::topic("__offsets", offsets, &[&[1, 2, 3]], 2);
+    if let plimsoll_proto::v1::entry::Change::CreateTopic(create) = &mut change
+        && let Some(config) = &mut create.config
+    {
+        config.offsets_area_bytes = 1 << 20;
+    }
+    cluster.done(change);
+    let of = |cluster: &Cluster| {
+        let partition = &cluster.state.topic(offsets).unwrap().partitions[0];
+        (partition.leader_spu().unwrap().0, partition.in_sync.len(), partition.leader_epoch)
+    };
+    let before = of(&cluster);
+    assert_eq!((before.0, before.1), (1, 3));
+    (1..=3).for_each(|spu| cluster.fill(spu));
+    assert_eq!(of(&cluster), before, "every volume is full, and nothing has moved");
+
+    // Failed is not full, and an offline node is gone; a full volume may lead and join.
+    cluster.apply(cluster.volume_state(1, WriteOffline, Failed));
+    let (leader, members, _) = of(&cluster);
+    assert_eq!((leader, members), (2, 2));
+}
