@@ -114,6 +114,46 @@ fn filling_fast_enters_early_and_leaves_at_twice_the_time() {
 }
 
 #[test]
+fn filling_fast_counts_to_the_byte_and_to_the_second() {
+    for (free, seconds, level) in [
+        (30_000_000, 599, DiskLevel::Normal),
+        (29_999_999, 600, DiskLevel::Normal),
+        (29_999_999, 599, DiskLevel::Reclaim),
+        (20_000_000, 59, DiskLevel::Reclaim),
+        (19_999_999, 60, DiskLevel::Reclaim),
+        (19_999_999, 59, DiskLevel::Throttle),
+    ] {
+        let mut machine = machine(ROOM);
+        let soon = Facts { time_to_full: Some(s(seconds)), ..facts(free) };
+        machine.handle(Event::Sample(soon), &marks(), s(1));
+        assert_eq!(machine.level(), level, "{free} bytes, {seconds} s");
+    }
+}
+
+#[test]
+fn inodes_enter_and_leave_to_the_inode() {
+    use DiskLevel::{Normal, Reclaim, Throttle};
+    for (from, free, to) in [
+        (1000, 150, Normal),
+        (149, 199, Reclaim),
+        (149, 200, Normal),
+        (149, 100, Reclaim),
+        (149, 99, Throttle),
+        (99, 149, Throttle),
+        (99, 150, Reclaim),
+        (99, 50, Throttle),
+        (99, 49, DiskLevel::ReadOnly),
+    ] {
+        let mut machine = machine(ROOM);
+        for (free, now) in [(from, 1), (free, 2)] {
+            let few = Facts { free_inodes: Some(free), ..facts(ROOM) };
+            machine.handle(Event::Sample(few), &marks(), s(now));
+        }
+        assert_eq!(machine.level(), to, "from {from} to {free}");
+    }
+}
+
+#[test]
 fn a_real_no_space_is_read_only_at_once_whatever_the_figures_say() {
     let mut machine = machine(ROOM);
     let event = Event::NoSpace { cause: DiskCause::Quota, repeat: ALLOCATE };
