@@ -60,7 +60,9 @@ impl From<ConnectError> for Failure {
             ConnectError::Settings(why) => Self::new(Code::Usage, format!("{why} (--controller)")),
             ConnectError::NoController { .. } => Self::new(
                 Code::NoConnection,
-                format!("{error}\nstart a controller there, or name others with --controller HOST:PORT or --profile NAME"),
+                format!(
+                    "{error}\nstart a controller there, or name others with --controller HOST:PORT or --profile NAME"
+                ),
             ),
         }
     }

@@ -133,10 +133,13 @@ pub(crate) async fn alter(args: AlterArgs, host: &Host) -> Outcome {
     }
     let admin = args.connect.connect(host).await?.admin();
     let before = admin.describe_topic(args.name.clone()).await?.config.unwrap_or_default();
-    let after = if args.change.dry_run { planned(&before, &request) } else { admin.alter_topic(request).await? };
+    let after =
+        if args.change.dry_run { planned(&before, &request) } else { admin.alter_topic(request).await? };
     let changes = differences(&before, &after);
-    let listed: Vec<String> =
-        changes.iter().map(|change| format!("{} {} -> {}", change.key, change.before, change.after)).collect();
+    let listed: Vec<String> = changes
+        .iter()
+        .map(|change| format!("{} {} -> {}", change.key, change.before, change.after))
+        .collect();
     let what = if listed.is_empty() { "nothing is different".to_owned() } else { listed.join(", ") };
     let undo = undo(&args.name, &before, &after);
     let would = format!("alter topic {}: {what}", args.name);
@@ -209,10 +212,7 @@ fn shown(config: &TopicConfig) -> [(&'static str, String); 9] {
         ("segment-bytes", config.segment_bytes.to_string()),
         ("flush", config.flush().as_str_name().trim_start_matches("FLUSH_POLICY_").to_lowercase()),
         ("flush-interval", span(config.flush_interval_ms)),
-        (
-            "on-pressure",
-            config.on_pressure().as_str_name().trim_start_matches("ON_PRESSURE_").to_lowercase(),
-        ),
+        ("on-pressure", config.on_pressure().as_str_name().trim_start_matches("ON_PRESSURE_").to_lowercase()),
         ("min-retention", span(config.min_retention_ms)),
         ("batch-bytes-max", config.batch_bytes_max.to_string()),
     ]
