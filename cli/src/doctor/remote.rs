@@ -97,21 +97,13 @@ impl Remote {
         if looked.findings.is_empty() {
             self.checks.push(Check::pass("health", "nothing is wrong"));
         }
-        // Without a leader nobody tells events.
-        let events = match status.leader {
-            0 => Vec::new(),
-            _ => {
-                let admin = client.admin().timeout_at_most(CONNECT_MAX);
-                admin.list_events(status.applied_index.saturating_sub(1000), 0).await.unwrap_or_default()
-            }
-        };
-        self.clock(host, &events);
+        self.clock(host, &looked.events);
         self.keep("findings", &looked.findings);
         self.keep("status", &crate::cluster::Status::from(looked.status));
         let topics: Vec<crate::topic::Topic> =
             client.metadata().topics.values().cloned().map(Into::into).collect();
         self.keep("topics", &topics);
-        let events: Vec<crate::events::Event> = events.into_iter().map(Into::into).collect();
+        let events: Vec<crate::events::Event> = looked.events.into_iter().map(Into::into).collect();
         self.keep("events", &events);
     }
 

@@ -186,6 +186,8 @@ fn severity(severity: Severity) -> &'static str {
 pub(crate) struct Looked {
     pub(crate) status: plimsoll_client::ClusterStatusResponse,
     pub(crate) findings: Vec<Finding>,
+    /// The latest, oldest first; none where nobody leads.
+    pub(crate) events: Vec<plimsoll_client::ClusterEvent>,
 }
 
 /// Asks the controllers and judges.
@@ -202,13 +204,13 @@ pub(crate) async fn look(client: &Client, host: &Host) -> Result<Looked, AdminEr
     };
     let now_ms = host.clock.wall_ms();
     let findings = evaluate(&Picture { status: &status, topics: &topics, events: &events, now_ms });
-    Ok(Looked { status, findings })
+    Ok(Looked { status, findings, events })
 }
 
 /// `plimsoll cluster health`: exit code 0, 10 or 11 by the verdict.
 pub(crate) async fn cluster_health(args: HealthArgs, host: &Host) -> Outcome {
     let client = args.connect.connect(host).await?;
-    let Looked { status, mut findings } = look(&client, host).await?;
+    let Looked { status, mut findings, .. } = look(&client, host).await?;
     let now = host.clock.wall_ms();
     Mutes::load()?.apply(&cluster_key(&args.connect)?, &mut findings, now);
     let report = Report {

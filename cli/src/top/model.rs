@@ -84,12 +84,7 @@ impl Model {
 pub(super) async fn look(client: &Client, host: &Host) -> Result<Look, AdminError> {
     let looked = health::look(client, host).await?;
     let status = looked.status;
-    let after = status.applied_index.saturating_sub(1000);
-    let events = match status.leader {
-        0 => Vec::new(),
-        _ => client.admin().list_events(after, 0).await.unwrap_or_default(),
-    };
-    let events = events.into_iter().rev().take(EVENTS);
+    let events = looked.events.into_iter().rev().take(EVENTS);
     let mut volumes: Vec<Volume> = status.spus.iter().flat_map(volumes_of).collect();
     volumes.sort_by(|a, b| (a.spu, &a.path).cmp(&(b.spu, &b.path)));
     let online = status.spus.iter().filter(|spu| {
