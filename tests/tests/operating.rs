@@ -6,10 +6,9 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use plimsoll_chaos::process;
 use plimsoll_client::{Client, Record, StartAt, TopicConfig};
+use plimsoll_host::Clock;
 use plimsoll_proto::ids::{ControllerId, SpuId};
 use plimsoll_tests::{Ended, Layout, LocalCluster, Scratch, eventually, run_to_end};
-use futures::StreamExt as _;
-use plimsoll_host::Clock;
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -84,8 +83,21 @@ async fn a_topic_changes_while_it_is_in_use() {
     assert_eq!(planned["dry_run"], true);
     let altered = json(
         &cluster,
-        &["topic", "alter", "t", "--retention-bytes", "64KiB", "--segment-bytes", "64KiB", "--batch-bytes-max",
-          "16KiB", "--flush", "ack", "--min-in-sync", "1"],
+        &[
+            "topic",
+            "alter",
+            "t",
+            "--retention-bytes",
+            "64KiB",
+            "--segment-bytes",
+            "64KiB",
+            "--batch-bytes-max",
+            "16KiB",
+            "--flush",
+            "ack",
+            "--min-in-sync",
+            "1",
+        ],
     )
     .await;
     let undo = altered["undo"].as_str().expect("a command that takes it back");
@@ -104,14 +116,33 @@ async fn a_topic_changes_while_it_is_in_use() {
 
     json(&cluster, &["topic", "add-partitions", "t", "--to", "4"]).await;
     json(&cluster, &["topic", "add-partitions", "t", "--to", "4"]).await;
-    refused(&cluster.command(&["topic", "add-partitions", "t", "--to", "3"]).await.expect("it runs"), 1, "fewer");
+    refused(
+        &cluster.command(&["topic", "add-partitions", "t", "--to", "3"]).await.expect("it runs"),
+        1,
+        "fewer",
+    );
     produce(&client, "t", 200, 200).await;
     assert_eq!(consume(&client, "t").await, (0..400).collect::<Vec<u32>>());
-    let used: Vec<bool> = client.admin().describe_topic("t").await.expect("described").partitions.iter()
-        .map(|partition| partition.leader != 0).collect();
+    let used: Vec<bool> = client
+        .admin()
+        .describe_topic("t")
+        .await
+        .expect("described")
+        .partitions
+        .iter()
+        .map(|partition| partition.leader != 0)
+        .collect();
     assert_eq!(used, [true; 4]);
-    refused(&cluster.command(&["topic", "alter", "none", "--flush", "os"]).await.expect("it runs"), 4, "UNKNOWN_TOPIC");
-    refused(&cluster.command(&["topic", "alter", "t", "--min-in-sync", "9"]).await.expect("it runs"), 1, "min_in_sync");
+    refused(
+        &cluster.command(&["topic", "alter", "none", "--flush", "os"]).await.expect("it runs"),
+        4,
+        "UNKNOWN_TOPIC",
+    );
+    refused(
+        &cluster.command(&["topic", "alter", "t", "--min-in-sync", "9"]).await.expect("it runs"),
+        1,
+        "min_in_sync",
+    );
 }
 
 #[tokio::test]
@@ -127,16 +158,22 @@ async fn a_node_is_emptied_while_the_topic_is_in_use_and_loses_nothing() {
     produce(&client, "t", 500, 1500).await;
     let empty = client.wait_metadata(PATIENCE, |image| {
         let mut all = image.topics.values().flat_map(|topic| &topic.partitions);
-        all.all(|p| p.replicas.iter().all(|r| r.spu_id != drained) && p.reassignment.is_none() && p.in_sync.len() == 3)
+        all.all(|p| {
+            p.replicas.iter().all(|r| r.spu_id != drained) && p.reassignment.is_none() && p.in_sync.len() == 3
+        })
     });
     assert!(empty.await, "{}", cluster.logs());
     let shown = json(&cluster, &["spu", "describe", &id]).await;
-    assert_eq!((shown["spu"]["duty"].as_str(), shown["spu"]["replicas"].as_u64()), (Some("draining"), Some(0)));
+    assert_eq!(
+        (shown["spu"]["duty"].as_str(), shown["spu"]["replicas"].as_u64()),
+        (Some("draining"), Some(0))
+    );
     assert_eq!(consume(&client, "t").await, (0..2000).collect::<Vec<u32>>());
     // Its folder is empty of records, and it can go for good.
     let folder = cluster.data(drained).to_path_buf();
     eventually(limit(), "the replicas are deleted", || async {
-        let logs = walk(&folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == "log")).count();
+        let logs =
+            walk(&folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == "log")).count();
         ensure!(logs == 0, "{logs} logs are left");
         Ok(())
     })
@@ -198,7 +235,11 @@ async fn a_partition_goes_where_it_is_sent_and_a_node_out_of_service_stays_away(
     };
     assert!(offline(plimsoll_proto::v1::SpuState::Offline).await);
     let last = others[1].to_string();
-    refused(&cluster.command(&["spu", "offline", &last]).await.expect("it runs"), 1, "only living in-sync copy");
+    refused(
+        &cluster.command(&["spu", "offline", &last]).await.expect("it runs"),
+        1,
+        "only living in-sync copy",
+    );
     cluster.spu_says(others[0], "out of service").await.expect("it is told why");
     json(&cluster, &["spu", "online", &id]).await;
     assert!(offline(plimsoll_proto::v1::SpuState::Online).await, "{}", cluster.logs());
@@ -217,7 +258,12 @@ async fn controllers_come_and_go_one_at_a_time() {
     added.await.expect("added");
     let four = |value: Value| value["controllers"].as_array().map_or(0, Vec::len);
     assert_eq!(four(json(&cluster, &["controller", "list"]).await), 4);
-    json(&cluster, &["controller", "transfer", "4"]).await;
+    let transferred = eventually(limit(), "the fourth takes the lead", || async {
+        let ended = cluster.command(&["controller", "transfer", "4"]).await?;
+        ensure!(ended.code == Some(0), "{}", ended.stderr);
+        Ok(())
+    });
+    transferred.await.expect("it answers by then");
     eventually(limit(), "the new one leads", || async {
         let leader = client.admin().cluster_status().await?.leader;
         if leader == 4 { Ok(()) } else { bail!("{leader} leads") }
@@ -261,8 +307,7 @@ async fn without_a_majority_the_status_says_so_and_shows_what_is_known() {
         cluster.controller(id).kill();
     }
     let ended = eventually(limit(), "no quorum", || async {
-        let ended =
-            cluster.command(&["cluster", "status", "--timeout", "4s", "-o", "json"]).await?;
+        let ended = cluster.command(&["cluster", "status", "--timeout", "4s", "-o", "json"]).await?;
         ensure!(ended.code != Some(0), "{}", ended.stdout);
         Ok(ended)
     })
@@ -301,7 +346,8 @@ async fn only_nodes_and_controllers_that_know_the_tokens_join() {
         &["--join-token", "secret"],
     )
     .expect("a cluster starts");
-    let client = cluster.online().await.expect("three controllers believe each other, and the node is let in");
+    let client =
+        cluster.online().await.expect("three controllers believe each other, and the node is let in");
     create(&client, "t", 1, 1).await;
     let scratch = Scratch::new().expect("a scratch folder");
     for (number, token) in [("8", Some("wrong")), ("9", None)] {
