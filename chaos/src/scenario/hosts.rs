@@ -5,7 +5,7 @@ use std::time::Duration;
 use plimsoll_client::TopicConfig;
 
 use super::Scenario;
-use super::bars::NOTHING_FILLS;
+use super::bars::{Bar, EVERY_PARTITION, NOTHING_FILLS};
 use super::kills::serves_reads;
 use super::run::{Run, TOPIC, millis};
 use crate::cluster::Topology;
@@ -35,7 +35,14 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             Box::pin(clock_jumps(run))
         })
         .on(|| Topology { clocks: true, ..Topology::three_nodes(VolumeSpec::of_bytes(96 << 20)) })
-        .without(NOTHING_FILLS),
+        .without(&[
+            (Bar::Detect, "no disk fills"),
+            (Bar::Reroute, "no disk fills"),
+            (Bar::Recover, "no disk fills"),
+            (Bar::LogLines, "no disk fills, so there is no episode"),
+            (Bar::OpenFiles, "it makes some sixty segments"),
+            EVERY_PARTITION,
+        ]),
     ]
 }
 

@@ -155,8 +155,14 @@ impl Run {
                         other => bail!("spu {} has not caught up to {wanted}: {other:?}", replica.spu_id),
                     }
                 };
-                let records =
-                    self.records_of(topic, partition.index, replica.spu_id, ends.high_watermark).await?;
+                // A leader that has just changed asks its readers to come again.
+                let records = loop {
+                    match self.records_of(topic, partition.index, replica.spu_id, ends.high_watermark).await {
+                        Ok(records) => break records,
+                        Err(_) if self.now() < deadline => self.pause(0.2).await,
+                        Err(error) => return Err(error),
+                    }
+                };
                 let offset = |value| Offset::new(value).context("an offset");
                 self.evidence.record(Event::Held(Held {
                     spu: SpuId(replica.spu_id),

@@ -46,13 +46,20 @@ impl Run {
     fn take_refusals(&mut self) {
         let mut after = std::mem::take(&mut self.probed);
         let (mut refused, mut waited) = (0u64, Duration::ZERO);
+        let mut reasons = std::collections::BTreeMap::<_, u64>::new();
         for load in &self.loads {
             load.with_log(|log| {
                 after.extend(of_requests_to_full_disks(log));
+                for refused in &log.refused {
+                    *reasons.entry(plimsoll_proto::status::reason_name(refused.reason)).or_default() += 1;
+                }
                 let (count, time) = while_waiting(log);
                 refused += count;
                 waited += time;
             });
+        }
+        if !reasons.is_empty() {
+            self.say(&format!("refused: {reasons:?}"));
         }
         after.sort_unstable();
         match percentile(&after, 99) {
