@@ -128,7 +128,21 @@ impl Shared {
         let producer_ids = Arc::new(ProducerIds::default());
         let judging = watch::Sender::new(0);
         let relief_held_until = watch::Sender::new(Duration::ZERO);
-        (Self { host, id, settings, raft, facts, events, producer_ids, judging, relief_held_until, stopping }, queue)
+        (
+            Self {
+                host,
+                id,
+                settings,
+                raft,
+                facts,
+                events,
+                producer_ids,
+                judging,
+                relief_held_until,
+                stopping,
+            },
+            queue,
+        )
     }
 
     /// From now on writes of this term are accepted: the judge gives every registered node a fresh deadline.
