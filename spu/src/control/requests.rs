@@ -44,6 +44,8 @@ impl Asker {
                         let asking = self.clone().change_volume(change);
                         volumes.insert(volume, self.controllers.host().tasks.spawn("change volume", asking));
                     }
+                    // A full queue holds the same word already.
+                    Some(ControlRequest::RegisterAgain(spent)) => drop(self.stale.try_send(spent)),
                     None => return,
                 },
                 Some(()) = in_sync.next() => {}
