@@ -39,7 +39,10 @@ fn pressure_deletes_little_more_than_was_short() {
         let found = pressure::over_reclaimed(&rig.path(), partitions, segment_bytes);
         assert!(found.freed >= found.wanted, "room was made");
         let (freed, wanted) = (found.freed, found.wanted);
-        assert!(found.share_of_allowed() <= 1.0, "{freed} bytes went, {wanted} were short, {partitions} logs");
+        assert!(
+            found.share_of_allowed() <= 1.0,
+            "{freed} bytes went, {wanted} were short, {partitions} logs"
+        );
     }
 }
 
