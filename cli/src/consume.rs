@@ -116,7 +116,8 @@ pub(crate) async fn run(args: ConsumeArgs, host: &Host) -> Outcome {
         let (topic, on_trimmed) = (args.topic, args.on_trimmed.into());
         let (format, separator) = (&args.format, args.separator.as_str());
         let count = args.count;
-        return group::run(GroupRun { client, group, topic, start, on_trimmed, count, format, separator }).await;
+        return group::run(GroupRun { client, group, topic, start, on_trimmed, count, format, separator })
+            .await;
     }
     let mut builder = client
         .consumer(args.topic.clone())

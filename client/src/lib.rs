@@ -61,8 +61,8 @@ pub use admin::Admin;
 pub use client::{Client, ClientBuilder};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerEvent, OnTrimmed, StartAt};
 pub use error::{AdminError, ConnectError, ConsumeError, LastCause, ProduceError, ProduceErrorKind};
-pub use health::{ClusterHealth, HealthWatch, VolumeHealth};
 pub use group::{Group, GroupBuilder, GroupConsumer, GroupError, GroupEvent, GroupRecord};
+pub use health::{ClusterHealth, HealthWatch, VolumeHealth};
 pub use node::{Node, NodeError};
 pub use producer::{
     Acks, Delivered, Delivery, OnFull, Producer, ProducerBuilder, ProducerEvent, ProducerSink, ProducerStats,
@@ -78,6 +78,7 @@ pub use plimsoll_proto::batch::Compression;
 pub use plimsoll_proto::ids::{ClusterId, LeaderEpoch, Offset, PartitionId, SpuId, TopicId};
 pub use plimsoll_proto::image::MetadataImage;
 pub use plimsoll_proto::v1::{
-    ClusterEvent, ClusterStatusResponse, DescribeGroupResponse, GroupInfo, DiskCause, DiskDetail, DiskLevel, ErrorDetail, FlushPolicy,
-    OnPressure, Reason, TopicConfig, TopicInfo, VolumeFacts, VolumeState,
+    ClusterEvent, ClusterStatusResponse, DescribeGroupResponse, DiskCause, DiskDetail, DiskLevel,
+    ErrorDetail, FlushPolicy, GroupInfo, OnPressure, Reason, TopicConfig, TopicInfo, VolumeFacts,
+    VolumeState,
 };

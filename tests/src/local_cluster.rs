@@ -54,11 +54,7 @@ impl LocalCluster {
     ///
     /// # Errors
     /// As [`LocalCluster::start`].
-    pub fn start_with(
-        layout: Layout,
-        for_controllers: &[&str],
-        for_spus: &[&str],
-    ) -> anyhow::Result<Self> {
+    pub fn start_with(layout: Layout, for_controllers: &[&str], for_spus: &[&str]) -> anyhow::Result<Self> {
         let binary = process::find_binary()?;
         let mut scratch = Scratch::new()?;
         let logs = scratch.folder("logs")?;

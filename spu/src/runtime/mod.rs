@@ -38,5 +38,5 @@ pub use job::{
     ChangeInSync, ChangeVolume, ControlRequest, FetchFrom, FetchJob, Fetched, ListOffsetsJob, ProduceJob,
     ProduceResult,
 };
-pub use offsets::{GroupFloors, LedOffsets};
 pub use node::{Node, NodeError, NodeSettings, OpenReport, VolumeOpened, VolumeTuning};
+pub use offsets::{GroupFloors, LedOffsets};

@@ -290,11 +290,8 @@ impl Plan {
             pulse: pulse.clone(),
         };
         // Which of them flush on acknowledgement is known only with the metadata; see `Worker::reconcile`.
-        let mut cache_lost: BTreeSet<PartitionId> = if opened.recovery.loss_untold {
-            partitions.iter().copied().collect()
-        } else {
-            BTreeSet::new()
-        };
+        let mut cache_lost: BTreeSet<PartitionId> =
+            if opened.recovery.loss_untold { partitions.iter().copied().collect() } else { BTreeSet::new() };
         // An offsets area that lost what it should have is as one that lost its page cache.
         let damaged = opened.recovery.damaged.iter().map(|range| range.partition);
         cache_lost.extend(damaged.filter(|partition| volume.is_offsets_area(partition)));

@@ -116,12 +116,17 @@ impl Worker {
         let floors = self.shared.group_floors.borrow();
         let groups = self.shared.image().topic_by_name(OFFSETS_TOPIC).is_some();
         let guard = |partition: &PartitionId, role: &Role| match role {
-            Role::Leads(leader) => {
-                ReplicaGuard { leads: true, replicated_to: Some(leader.replicated_to()), group_floor: floors.floor(partition, groups, self.volume.log(partition)) }
-            }
+            Role::Leads(leader) => ReplicaGuard {
+                leads: true,
+                replicated_to: Some(leader.replicated_to()),
+                group_floor: floors.floor(partition, groups, self.volume.log(partition)),
+            },
             Role::Follows(_) | Role::Idle => ReplicaGuard::default(),
         };
-        self.replicas.iter().map(|(partition, replica)| (*partition, guard(partition, &replica.role))).collect()
+        self.replicas
+            .iter()
+            .map(|(partition, replica)| (*partition, guard(partition, &replica.role)))
+            .collect()
     }
 
     fn on_events(&mut self, events: Vec<VolumeEvent>) {
