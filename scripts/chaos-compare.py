@@ -218,7 +218,13 @@ class RabbitMq(Server):
 
     def __init__(self, folder, data):
         super().__init__(folder, data)
-        self.dist = free_port()
+        self.dist, self.names = free_port(), free_port()
+
+    def kill(self):
+        super().kill()
+        # The daemon of names leaves the process group; this one has a port of its own.
+        subprocess.run(["epmd", "-port", str(self.names), "-kill"], stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL, check=False)
 
     def start(self):
         if pika is None:
@@ -236,7 +242,7 @@ class RabbitMq(Server):
             "HOME": home, "RABBITMQ_NODENAME": f"compare{self.port}@localhost", "RABBITMQ_MNESIA_BASE": self.data,
             "RABBITMQ_LOGS": "-", "RABBITMQ_ENABLED_PLUGINS_FILE": enabled,
             "RABBITMQ_CONFIG_FILE": os.path.join(self.folder, "rabbitmq"), "RABBITMQ_DIST_PORT": str(self.dist),
-            "ERL_EPMD_ADDRESS": "127.0.0.1", "RABBITMQ_PID_FILE": os.path.join(self.folder, "pid")})
+            "ERL_EPMD_ADDRESS": "127.0.0.1", "ERL_EPMD_PORT": str(self.names), "RABBITMQ_PID_FILE": os.path.join(self.folder, "pid")})
 
     def open(self):
         parameters = pika.ConnectionParameters(
