@@ -49,6 +49,9 @@ impl Run {
         self.take_figures().await;
         for (bar, why) in scenario.without {
             self.not_applicable(bar.figure(), why);
+            // What every run measures is shown all the same.
+            let measured = self.outcome.figures.iter_mut().filter(|figure| figure.name == bar.figure());
+            measured.for_each(|figure| figure.at_most = None);
         }
         for (spu, why) in self.excused.clone() {
             self.not_applicable(&format!("copies_of_spu_{spu}"), why);
