@@ -11,7 +11,6 @@ mod lab;
 mod many;
 mod pressure;
 mod read;
-#[allow(clippy::unwrap_used, reason = "the rig of the tests: it stops where something is not as it must be")]
 #[path = "../../tests/rig/mod.rs"]
 mod rig;
 mod slow;

@@ -1,5 +1,7 @@
 //! A volume on a real disk, and what it has acknowledged.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
