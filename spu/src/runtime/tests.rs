@@ -237,7 +237,7 @@ async fn below_the_minimum_a_refusal_appends_nothing_and_consumes_no_sequence() 
     let end = || cluster.node(1).handle.standing(&super::testing::PARTITION);
     let before = end().await.expect("it stands").log_end;
     for _ in 0..3 {
-        let refused = refusal(produce(cluster.node(1), job(1, Acks::All, sequenced(b"c", 0))).await);
+        let refused = refusal(produce(cluster.node(1), job(1, Acks::All, sequenced(b"c"))).await);
         assert_eq!((refused.reason(), refused.outcome()), (Reason::NotEnoughInSync, Outcome::NotWritten));
     }
     assert_eq!(end().await.expect("it stands").log_end, before, "a refused record is nowhere");
@@ -245,12 +245,12 @@ async fn below_the_minimum_a_refusal_appends_nothing_and_consumes_no_sequence() 
 
     cluster.change(|partition| partition.in_sync = vec![1, 2]);
     let mut answered = None;
-    let mut answer = cluster.node(1).handle.produce(job(1, Acks::All, sequenced(b"c", 0))).await;
+    let mut answer = cluster.node(1).handle.produce(job(1, Acks::All, sequenced(b"c"))).await;
     while answered.is_none() {
         cluster.replicate_round().await;
         answered = match answer.try_recv() {
             Ok(ProduceResult::Error(detail)) if detail.reason() == Reason::NotEnoughInSync => {
-                answer = cluster.node(1).handle.produce(job(1, Acks::All, sequenced(b"c", 0))).await;
+                answer = cluster.node(1).handle.produce(job(1, Acks::All, sequenced(b"c"))).await;
                 None
             }
             other => other.ok(),
@@ -260,14 +260,14 @@ async fn below_the_minimum_a_refusal_appends_nothing_and_consumes_no_sequence() 
     assert_eq!((ack(&answered).base_offset, ack(&answered).duplicate), (before, false));
 }
 
-fn sequenced(value: &[u8], base: i32) -> bytes::Bytes {
+fn sequenced(value: &[u8]) -> bytes::Bytes {
     use plimsoll_proto::batch::{BatchBuilder, Compression, NewRecord, ProducerSequence};
     let mut builder = BatchBuilder::new(Compression::None);
     builder.push(&NewRecord { value: Some(value), timestamp_ms: 5, ..NewRecord::default() }).expect("small");
     builder.set_producer(Some(ProducerSequence {
         id: plimsoll_proto::ids::ProducerId(7),
         epoch: plimsoll_proto::ids::ProducerEpoch(0),
-        base: plimsoll_proto::batch::Sequence(base),
+        base: plimsoll_proto::batch::Sequence::ZERO,
     }));
     builder.build_shared().expect("one record")
 }
