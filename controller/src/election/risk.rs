@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(shown(&found), [(1, true, 80, 80), (2, true, 80, 80), (3, false, 60, 80)]);
 
         // An older last record: the log may differ from its own high watermark on.
-        let old = [standings[0].clone(), standing(&cluster, 3, 3, 75, 55)];
+        let old = [standings[0], standing(&cluster, 3, 3, 75, 55)];
         let found = candidates(&cluster.state, cluster.p(), &old);
         assert_eq!(shown(&found), [(1, true, 80, 80), (3, false, 55, 80), (2, true, 80, 80)]);
         assert!(!found.candidates[2].answered, "who does not answer comes last");

@@ -293,7 +293,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(notes(&coordinator.heartbeat("g", beat("a", 1, false), 1, s(0), &image)), [true]);
-        assert_eq!(notes(&coordinator.heartbeat("g", beat("b", 1, false), 2, s(0), &image)), []);
+        assert_eq!(notes(&coordinator.heartbeat("g", beat("b", 1, false), 2, s(0), &image)), [false; 0]);
         assert!(
             coordinator
                 .noted("g", true, Ok(()), s(0), &image)
@@ -317,7 +317,7 @@ mod tests {
         let before = coordinator.describe("g", s(1)).map(|(epoch, _)| epoch);
         coordinator.heartbeat("g", beat("a", 2, true), 3, s(1), &image);
         // The other one falls silent; the coordinator's own pause does not count.
-        assert_eq!(notes(&coordinator.tick(s(60), &image)), []);
+        assert_eq!(notes(&coordinator.tick(s(60), &image)), [false; 0]);
         for second in 60..66 {
             for half in [0, 400, 800] {
                 let commands = coordinator.tick(s(second) + Duration::from_millis(half), &image);

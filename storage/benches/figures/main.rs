@@ -19,8 +19,11 @@ mod start;
 
 use criterion::Criterion;
 
+/// Measures and prints.
+type Figures = fn(&mut Criterion);
+
 /// By name; those that look at the memory of the process come first.
-const FIGURES: [(&str, fn(&mut Criterion)); 8] = [
+const FIGURES: [(&str, Figures); 8] = [
     ("partitions", |_| many::figures()),
     ("start", start::figures),
     ("append", append::figures),
