@@ -202,7 +202,7 @@ fn only_the_registered_run_of_a_node_is_proposed_as_a_member() {
     let mut leading = leader(&[1, 2], 1);
     fetch(&mut leading, 2, 10, DiskLevel::Normal, s(0));
     let newer = ReportedPosition { incarnation: Incarnation(6), ends: ends(10), level: DiskLevel::Normal };
-    assert_eq!(leading.on_fetch(SpuId(3), newer, s(0)), Ok(true));
+    assert_eq!(leading.on_fetch(SpuId(3), newer, s(0)), Ok(false));
     assert_eq!(leading.tick(s(0)), None, "the metadata still know an earlier run");
     let mut known = term(1, &[1, 2], 1);
     known.peers.insert(SpuId(3), Peer { incarnation: Some(Incarnation(6)), writable: true });
