@@ -273,3 +273,16 @@ fn what_was_lost_below_the_log_start_is_not_made_up_from_older_batches() {
     ops.extend([Op::PowerLoss(9_727_667_541_986_399_751), Op::Append(1, 1)]);
     play(&ops);
 }
+
+/// Found by the model: an index entry from before a cut, for the very offset where the log ended and a position within
+/// its torn tail, was taken for that end, and what was appended then lay behind garbage.
+#[test]
+fn an_index_from_before_a_cut_does_not_tell_where_the_log_ends() {
+    let mut ops = vec![Op::Append(1, 1), Op::Append(1, 1), Op::Append(1, 1), Op::Tick(0)];
+    ops.extend([Op::Append(1, 1), Op::Append(1, 1), Op::TrimTo(52), Op::TruncateTo(0), Op::ForeignRelease]);
+    ops.extend([Op::Append(2, 1829), Op::Append(1, 1), Op::Tick(7988)]);
+    ops.extend([Op::PowerLoss(7_903_483_252_955_185_623), Op::Append(1, 1), Op::Append(1, 1)]);
+    ops.extend([Op::Append(1, 1), Op::Append(2, 1), Op::Sync, Op::TruncateTo(103), Op::Append(2, 1758)]);
+    ops.extend([Op::PowerLoss(5_693_345_572_170_661_437), Op::Append(1, 1)]);
+    play(&ops);
+}
