@@ -95,7 +95,7 @@ impl PartitionLog {
     }
 
     /// Makes a cut durable: the new length, and the removals.
-    pub(super) fn sync_cut(&mut self, env: &mut Env<'_>) -> Result<(), DiskError> {
+    pub(crate) fn sync_cut(&mut self, env: &mut Env<'_>) -> Result<(), DiskError> {
         let file = self.active.file(env.disk, &self.dir)?;
         let result = file.sync_data().and_then(|()| self.sync_dir(env));
         if let Err(DiskError::VolumeFailed { cause, .. }) = &result {
@@ -141,8 +141,18 @@ impl PartitionLog {
         let mut checkpoint = self.to_checkpoint(false);
         checkpoint.written_end = to;
         checkpoint.epochs.truncate_tail(to);
-        checkpoint.producers =
-            checkpoint.producers.and_then(|mut p| p.truncate_tail(to).is_empty().then_some(p));
+        checkpoint.producers = checkpoint.producers.and_then(|mut producers| {
+            let lost = producers.truncate_tail(to);
+            if lost.is_empty() {
+                return Some(producers);
+            }
+            // They may have written below the log start: with nothing left to read again, nobody can tell.
+            let nothing_left = to <= self.log_start && self.log_start > Offset::ZERO;
+            nothing_left.then(|| {
+                producers.forget(&lost);
+                producers
+            })
+        });
         self.put_checkpoint(env, &checkpoint)
     }
 

@@ -242,7 +242,7 @@ impl PartitionLog {
             })
         };
         let mut end = walk(start)?;
-        if matches!(end, WalkEnd::Bad(_)) && start.position > 0 {
+        if matches!(end, WalkEnd::Bad(_)) && (start.offset, start.position) != (begin.offset, 0) {
             // The index may lie; the log decides.
             end = walk(begin)?;
         }

@@ -375,6 +375,10 @@ impl Opening {
         } else if self.rebuild {
             log.rebuild_producers(env, &self.lost)?;
         }
+        if self.cut_bytes > 0 {
+            // Or the next loss of power could bring the old tail back in the place of what is appended from now on.
+            log.sync_cut(env)?;
+        }
         Ok(Opened { log, cut_bytes: self.cut_bytes, damaged: self.damaged, unknown_entries: 0 })
     }
 }

@@ -286,3 +286,46 @@ fn an_index_from_before_a_cut_does_not_tell_where_the_log_ends() {
     ops.extend([Op::PowerLoss(5_693_345_572_170_661_437), Op::Append(1, 1)]);
     play(&ops);
 }
+
+/// Found by the model: a power loss behind a cut to a trimmed log start made a producer that had written there look like
+/// one that never wrote: it was told to begin at sequence 0, for ever.
+#[test]
+fn a_producer_of_which_nothing_is_left_is_not_taken_for_a_new_one() {
+    let mut ops = vec![Op::Append(1, 1), Op::Append(2, 1), Op::Append(1, 1), Op::Tick(0), Op::Append(2, 1)];
+    ops.extend([Op::Reopen { in_order: false }, Op::TrimTo(86), Op::TruncateTo(128), Op::ForeignRelease]);
+    ops.extend([Op::Append(1, 2645), Op::Append(1, 1085), Op::Tick(0), Op::Append(1, 1), Op::Tick(7992)]);
+    ops.extend([
+        Op::PowerLoss(7488),
+        Op::TruncateTo(0),
+        Op::PowerLoss(0),
+        Op::Append(1, 1),
+        Op::Append(1, 1),
+    ]);
+    play(&ops);
+}
+
+/// Found by the model: an index entry torn to position 0 was not doubted, and good records read as damaged.
+#[test]
+fn an_index_that_lies_about_the_first_position_is_doubted_too() {
+    let mut ops =
+        vec![Op::Append(2, 2009), Op::Append(2, 2009), Op::Append(1, 1), Op::Reopen { in_order: true }];
+    ops.extend([Op::PowerLoss(1_187_485_766_754_261_014), Op::Append(2, 2009), Op::Append(1, 1)]);
+    ops.extend([Op::Tick(9997), Op::PowerLoss(8_575_064_892_497_134_384), Op::TrimTo(103)]);
+    play(&ops);
+}
+
+/// Found by the model: what recovery had cut was there again after the next loss of power, in the place of what had been
+/// appended meanwhile.
+#[test]
+fn a_tail_that_recovery_cut_does_not_come_back() {
+    let mut ops = vec![Op::Append(1, 1), Op::Append(1, 1), Op::TruncateTo(128), Op::Append(2, 1)];
+    ops.extend([
+        Op::TrimTo(171),
+        Op::PowerLoss(106_456_933_394_927_368),
+        Op::Append(1, 1),
+        Op::TruncateTo(0),
+    ]);
+    ops.extend([Op::Append(1, 2494), Op::Append(2, 917), Op::PowerLoss(985_588_510_576_926_715)]);
+    ops.extend([Op::TrimTo(0), Op::Append(1, 2491), Op::PowerLoss(10_549_392_428_734_620_047)]);
+    play(&ops);
+}
