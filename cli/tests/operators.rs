@@ -26,7 +26,7 @@ impl Cluster {
         let server = Server(command(&serve).stderr(Stdio::null()).spawn().expect("the binary runs"));
         let cluster = Self { folder, controller, server };
         let online = || cluster.ask(&["spu", "list"]).1.contains("online");
-        assert!((0..200).any(|_| online()), "it serves");
+        assert!((0..5000).any(|_| online()), "it serves");
         cluster
     }
 
@@ -52,7 +52,7 @@ impl Cluster {
     /// Asks until the answer is as wanted; the commands themselves take time enough.
     fn wait(&self, arguments: &[&str], wanted: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
-        for _ in 0..600 {
+        for _ in 0..5000 {
             last = self.json(arguments);
             if wanted(&last) {
                 return last;

@@ -122,6 +122,7 @@ async fn memory_is_bounded_by_the_settings() {
         drop(consumer);
         let share = known * 100 / prefetch;
         println!("prefetch of {record_bytes}-byte records: peak {share} %");
-        assert!(share <= 120, "{record_bytes}: {share} % of the prefetch");
+        // What the transport has read already when the credit is used up comes on top.
+        assert!(share <= 150, "{record_bytes}: {share} % of the prefetch");
     }
 }
