@@ -389,8 +389,14 @@ async fn a_volume_short_of_room_gives_replicas_to_others() {
     }
     producer.close().await;
     let short = replicas(&client, "t", 0)[1];
-    let disks = json(&cluster, &["disk", "--spu", &short.to_string()]).await;
-    let used = disks["volumes"][0]["used_bytes"].as_u64().expect("a number");
+    // What the node told last may be from before the records.
+    let told = eventually(limit(), "the records count as used", || async {
+        let disks = json(&cluster, &["disk", "--spu", &short.to_string()]).await;
+        let used = disks["volumes"][0]["used_bytes"].as_u64().expect("a number");
+        ensure!(used > 60 * 500_000, "{used} bytes");
+        Ok(used)
+    });
+    let used = told.await.expect("told");
     // Between throttle (10 % free) and read-only (5 %).
     limit_volume(&cluster, short, used * 1000 / 925);
     let relieved = client.wait_metadata(PATIENCE, |image| {
