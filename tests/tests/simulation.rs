@@ -42,6 +42,9 @@ fn seeds_that_failed_once() {
         // The leader lost its power unnoticed, a full member left, the last intact one was killed and left too: the
         // leader came back without its page cache and led all the same (docs/rfcs/0004-eligible-leaders.md).
         700_047,
+        // A controller's sync failed, its process started again and took what it read from the page cache for synced; a
+        // loss of power took it, and the controller refused its journal.
+        1_032_510_354_356,
     ] {
         whole(seed);
     }

@@ -249,11 +249,17 @@ impl Journal for FileJournal {
         let bytes = read_all(&self.files[active]).map_err(|error| self.refuse(error))?;
         let replayed = replay::replay(&bytes, slot.generation)
             .map_err(|Damage { at, why }| JournalError::Damaged { file: self.path(active), at, why })?;
+        // What was read may be in the page cache only; from now on it is relied upon. The last run may have ended with a
+        // failed sync, after which the kernel takes those pages for clean: only writing them again gets them to the disk.
+        let start = replayed.chain.synced_end.clamp(BODY, replayed.end);
+        let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        let tail = bytes.get(index(start)..index(replayed.end)).unwrap_or_default();
+        self.files[active].file.write_at(tail, start).map_err(|error| self.refuse(error))?;
+        self.write_slot(active, Use::Current, slot.generation)?;
+        self.sync_file(active)?;
         self.active = active;
         self.end = replayed.end;
         self.chain = Chain { synced_end: replayed.end, ..replayed.chain };
-        // What was read may be in the page cache only; from now on it is relied upon.
-        self.sync_file(active)?;
         if self.files[1 - active].slot.usage == Use::Current {
             self.mark_pending = true;
         }

@@ -54,6 +54,7 @@ pub(super) fn replay(bytes: &[u8], generation: u64) -> Result<Replayed, Damage> 
         at += found.bytes;
         chain.sequence = found.sequence;
         chain.crc = found.crc;
+        chain.synced_end = found.synced_end;
     }
     if record::find_rot_witness(bytes, at, generation).is_some() {
         return Err(Damage { at: offset(at), why: "a record that had been synced is unreadable" });
