@@ -168,6 +168,7 @@ impl Node {
                     reserve_bytes: settings.tuning.reserve_bytes,
                     retention_interval: settings.tuning.retention_interval,
                     ..VolumeSettings::new(settings.cluster_id, settings.spu_id, VolumeId(host.random.id16()))
+                        .one_of(settings.disks.len())
                 },
                 disk: disk.clone(),
                 control: control.clone(),

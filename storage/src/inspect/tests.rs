@@ -203,6 +203,17 @@ fn a_torn_tail_is_no_damage_and_damage_before_something_sound_is_no_tail() {
 }
 
 #[test]
+fn a_log_before_its_first_checkpoint_is_not_damaged() {
+    let disk = written();
+    let path = format!("{}/checkpoint", dir());
+    let bytes = content(&disk, &path).len();
+    change(&disk, &path, 0, &vec![0; bytes]);
+    assert_eq!(the_log(&disk).verify(&disk).unwrap().findings, []);
+    change(&disk, &path, 8, &[1]);
+    assert!(the_log(&disk).verify(&disk).unwrap().is_damaged());
+}
+
+#[test]
 fn a_directory_of_something_else_has_no_log() {
     let disk = MemoryDisk::new(MemoryDiskSettings::plain(1 << 20));
     assert_eq!(find_logs(&disk).unwrap(), []);

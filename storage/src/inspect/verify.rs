@@ -8,7 +8,7 @@ use super::expect::Batches;
 use super::walk::{BadBytes, Seen, SeenBatch, SeenSegment};
 use super::{LogFiles, checkpoint_of};
 use crate::fs::{Disk, DiskError, OpenMode};
-use crate::log::Checkpoint;
+use crate::log::{Checkpoint, SlotFile};
 use crate::segment::{FileKind, IndexContents, IndexFile, IndexKind, path_of};
 
 /// Findings that are kept of one log; more are counted.
@@ -199,6 +199,8 @@ impl<'a> Check<'a> {
             None => match self.disk.open(&file, OpenMode::Read) {
                 Err(DiskError::NotFound { .. }) => return Ok(()),
                 Err(error) => return Err(error),
+                // The log is younger than its first checkpoint.
+                Ok(file) if SlotFile::is_blank(&*file)? => return Ok(()),
                 Ok(_) => "no slot of it is valid".to_owned(),
             },
         };

@@ -1,7 +1,7 @@
 //! What a log writes down now and then, so that opening it reads only what came later.
 //!
 //! ```text
-//!   topic id 16, index 4, flags 1 (1 = being deleted, 2 = producers follow)
+//!   topic id 16, index 4, flags 1 (1 = being deleted, 2 = producers follow, 4 = and the log knows more)
 //!   log start 8, high watermark 8, durable end 8, written end 8
 //!   active base 8, first append 8, last append 8
 //!   count 4, { leader epoch 4, start 8 }*
@@ -24,6 +24,7 @@ use super::slots::PAYLOAD_BYTES_MAX;
 pub(crate) const MAGIC: [u8; 4] = *b"PLCP";
 const DELETED: u8 = 1;
 const HAS_PRODUCERS: u8 = 2;
+const READ_LOG: u8 = 4;
 /// Epochs in a checkpoint that must need no space.
 const EPOCHS_SHORT: usize = 128;
 
@@ -51,29 +52,39 @@ pub(crate) struct Checkpoint {
     /// The active segment, and the cluster times of its first and last append.
     pub(crate) active: ActiveTimes,
     pub(crate) epochs: Epochs,
-    /// State of the producers at `written_end`; `None` when there was no room for it.
-    pub(crate) producers: Option<Producers>,
+    /// State of the producers at `written_end`.
+    pub(crate) producers: Producers,
+    /// The log has to be read for producers that are not among them: there was no room, or a cut left of these only
+    /// what the log still has.
+    pub(crate) read_log: bool,
 }
 
 impl Checkpoint {
     /// Everything; without producers when they are too many for the largest slot.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let full = self.encode_parts(self.epochs.starts(), self.producers.as_ref());
+        let full = self.encode_parts(self.epochs.starts(), &self.producers, self.read_log);
         if full.len() <= PAYLOAD_BYTES_MAX { full } else { self.encode_short() }
     }
 
     /// What fits into a slot that needs no space: no producers, the latest epochs.
     pub(crate) fn encode_short(&self) -> Vec<u8> {
         let starts = self.epochs.starts();
-        self.encode_parts(&starts[starts.len().saturating_sub(EPOCHS_SHORT)..], None)
+        // Of a whole log everything is found again. In front of a log start that moved nobody can look.
+        let producers = self.producers.to_be_read(self.log_start > Offset::ZERO);
+        self.encode_parts(&starts[starts.len().saturating_sub(EPOCHS_SHORT)..], &producers, true)
     }
 
-    fn encode_parts(&self, epochs: &[(LeaderEpoch, Offset)], producers: Option<&Producers>) -> Vec<u8> {
+    fn encode_parts(
+        &self,
+        epochs: &[(LeaderEpoch, Offset)],
+        producers: &Producers,
+        read_log: bool,
+    ) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         out.put_slice(&self.partition.topic_id.0);
         out.put_u32(self.partition.index);
         let deleted = if self.deleted { DELETED } else { 0 };
-        out.put_u8(deleted | if producers.is_some() { HAS_PRODUCERS } else { 0 });
+        out.put_u8(deleted | HAS_PRODUCERS | if read_log { READ_LOG } else { 0 });
         for offset in [self.log_start, self.high_watermark, self.durable_end, self.written_end] {
             out.put_u64(offset.get());
         }
@@ -85,9 +96,7 @@ impl Checkpoint {
             out.put_u32(epoch.0);
             out.put_u64(start.get());
         }
-        if let Some(producers) = producers {
-            encode_producers(&mut out, producers);
-        }
+        encode_producers(&mut out, producers);
         out
     }
 
@@ -111,9 +120,10 @@ impl Checkpoint {
         for _ in 0..from.try_get_u32().ok()? {
             starts.push((LeaderEpoch(from.try_get_u32().ok()?), offset(from)?));
         }
-        let producers = match flags & HAS_PRODUCERS {
-            0 => None,
-            _ => Some(decode_producers(from, producers_max)?),
+        let has_producers = flags & HAS_PRODUCERS != 0;
+        let producers = match has_producers {
+            false => Producers::new(producers_max),
+            true => decode_producers(from, producers_max)?,
         };
         let sane = log_start <= high_watermark && high_watermark <= written_end && durable_end <= written_end;
         (sane && from.is_empty()).then_some(Self {
@@ -126,6 +136,7 @@ impl Checkpoint {
             active,
             epochs: Epochs::from_starts(starts)?,
             producers,
+            read_log: !has_producers || flags & READ_LOG != 0,
         })
     }
 }
@@ -203,12 +214,22 @@ mod tests {
             written_end: Offset::new(8).unwrap(),
             active: ActiveTimes { base_offset: Offset::ZERO, first_append_ms: 1, last_append_ms: 2 },
             epochs,
-            producers: Some(producers),
+            producers,
+            read_log: false,
         };
         let bytes = checkpoint.encode();
         assert_eq!(Checkpoint::decode(&bytes, 10), Some(checkpoint));
         for end in 0..bytes.len() {
             assert_eq!(Checkpoint::decode(&bytes[..end], 10), None, "{end}");
         }
+        let checkpoint = Checkpoint::decode(&bytes, 10).unwrap();
+        let forgotten_to = |checkpoint: &Checkpoint| {
+            let short = Checkpoint::decode(&checkpoint.encode_short(), 10).unwrap();
+            assert!(short.read_log && short.producers.iter().count() == 0);
+            short.producers.forgotten_to()
+        };
+        assert_eq!(forgotten_to(&checkpoint), None);
+        let trimmed = Checkpoint { log_start: Offset::new(1).unwrap(), ..checkpoint };
+        assert_eq!(forgotten_to(&trimmed), Some(ProducerId(7)));
     }
 }

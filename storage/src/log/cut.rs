@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use plimsoll_proto::ids::{LeaderEpoch, Offset, ProducerId};
 
 use super::{Env, PartitionLog, Producers};
-use crate::fs::{Disk, DiskError};
+use crate::fs::{Disk, DiskError, DiskFile};
 use crate::segment::{
     ActiveSegment, Expect, FileKind, IndexKind, SealedSegment, WalkEnd, load_index, open_index, path_of,
     walk_headers,
@@ -226,7 +226,8 @@ impl PartitionLog {
         Ok(())
     }
 
-    /// Reads what producers wrote from the headers of the whole log again.
+    /// Reads what producers wrote from the headers of the whole log again. Where records are missing, by damage or
+    /// between the end of a file and a log start behind it, what came before is not taken for the last of anyone.
     pub(crate) fn rebuild_producers(
         &mut self,
         env: &mut Env<'_>,
@@ -237,17 +238,11 @@ impl PartitionLog {
         for segment in &self.sealed {
             let reader = env.handles.get(env.disk, self.id, &self.dir, segment.base_offset)?;
             let begin = Expect { position: 0, offset: segment.base_offset, epoch: LeaderEpoch(0) };
-            walk_headers(&*reader.file, begin, segment.size_bytes, |found| {
-                producers.record(&found.header);
-                ControlFlow::Continue(())
-            })?;
+            read_producers(&*reader.file, begin, (segment.size_bytes, segment.end_offset), &mut producers)?;
         }
         let file = self.active.file(env.disk, &self.dir)?;
         let begin = Expect { position: 0, offset: self.active.base_offset, epoch: LeaderEpoch(0) };
-        walk_headers(&*file, begin, self.active.size, |found| {
-            producers.record(&found.header);
-            ControlFlow::Continue(())
-        })?;
+        read_producers(&*file, begin, (self.active.size, self.active.end_offset), &mut producers)?;
         // Producers whose batches are all trimmed are known from the checkpoint only.
         producers.adopt_missing(&self.producers);
         if self.log_start > Offset::ZERO {
@@ -258,12 +253,6 @@ impl PartitionLog {
         Ok(())
     }
 
-    /// Makes these producers, or all when none is named, ones of which nobody can tell what they wrote.
-    pub(crate) fn forget_producers(&mut self, ids: &[ProducerId]) {
-        self.producers.distrust(ids);
-        self.changed = true;
-    }
-
     /// Writes down that the log is being deleted, so that a crash from here on is completed by the next open.
     /// Needs no space.
     pub(crate) fn mark_deleted(&mut self, env: &mut Env<'_>) -> Result<(), DiskError> {
@@ -272,6 +261,24 @@ impl PartitionLog {
         self.active.close();
         Ok(())
     }
+}
+
+/// Records the producers of one segment that should end at that size and offset.
+fn read_producers(
+    file: &dyn DiskFile,
+    begin: Expect,
+    (size_bytes, end_offset): (u64, Offset),
+    producers: &mut Producers,
+) -> Result<(), DiskError> {
+    let end = walk_headers(file, begin, size_bytes, |found| {
+        producers.record(&found.header);
+        ControlFlow::Continue(())
+    })?;
+    let (WalkEnd::Good(at) | WalkEnd::Bad(at)) = end;
+    if at.offset < end_offset {
+        producers.distrust();
+    }
+    Ok(())
 }
 
 /// Removes the files of ours in a partition's directory, and the directory when it is empty then.

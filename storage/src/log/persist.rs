@@ -141,18 +141,12 @@ impl PartitionLog {
         let mut checkpoint = self.to_checkpoint(false);
         checkpoint.written_end = to;
         checkpoint.epochs.truncate_tail(to);
-        checkpoint.producers = checkpoint.producers.and_then(|mut producers| {
-            let lost = producers.truncate_tail(to);
-            if lost.is_empty() {
-                return Some(producers);
-            }
-            // They may have written below the log start: with nothing left to read again, nobody can tell.
-            let nothing_left = to <= self.log_start && self.log_start > Offset::ZERO;
-            nothing_left.then(|| {
-                producers.forget(&lost);
-                producers
-            })
-        });
+        let lost = checkpoint.producers.truncate_tail(to);
+        checkpoint.read_log = !lost.is_empty();
+        if self.log_start > Offset::ZERO {
+            // They may have written below the log start: of whom the log has nothing, nobody can tell.
+            checkpoint.producers.forget(&lost);
+        }
         self.put_checkpoint(env, &checkpoint)
     }
 
@@ -184,7 +178,8 @@ impl PartitionLog {
                 last_append_ms: self.active.last_append_ms,
             },
             epochs: self.epochs.clone(),
-            producers: Some(self.producers.clone()),
+            producers: self.producers.clone(),
+            read_log: false,
         }
     }
 

@@ -80,6 +80,17 @@ impl Producers {
         self.forgotten_to = self.forgotten_to.max(to);
     }
 
+    /// Nothing but who was forgotten, for a log that is to be read again; with `trimmed`, all that are known here count:
+    /// what they wrote may be there no more.
+    pub(crate) fn to_be_read(&self, trimmed: bool) -> Self {
+        let last = self.known.last_key_value().map(|(id, _)| *id).filter(|_| trimmed);
+        Self {
+            known: BTreeMap::new(),
+            producers_max: self.producers_max,
+            forgotten_to: self.forgotten_to.max(last),
+        }
+    }
+
     /// Takes over the producers of `other` that are not known here.
     pub(crate) fn adopt_missing(&mut self, other: &Self) {
         for (id, producer) in &other.known {
@@ -162,13 +173,9 @@ impl Producers {
         lost
     }
 
-    /// Drops what is known of these producers, or of all when none is named: it is older than what they wrote.
-    pub(crate) fn distrust(&mut self, ids: &[ProducerId]) {
-        let gone = if ids.is_empty() { self.known.keys().copied().collect() } else { ids.to_vec() };
-        for id in &gone {
-            self.known.remove(id);
-        }
-        self.forget(&gone);
+    /// Drops what is known: it may be older than what its producers wrote.
+    pub(crate) fn distrust(&mut self) {
+        *self = self.to_be_read(true);
     }
 
     /// Producers that were lost and not found again in a log whose head is trimmed may have written there:

@@ -98,6 +98,20 @@ impl SlotFile {
         Ok((this, payload))
     }
 
+    /// Whether no slot was ever written: such a file is new, not damaged.
+    pub(crate) fn is_blank(file: &dyn DiskFile) -> Result<bool, DiskError> {
+        for slots in LEVELS {
+            for slot in 0..2 {
+                let mut head = [0u8; HEAD_BYTES];
+                file.read_at(&mut head, slots.slot_at(slot))?;
+                if head != [0; HEAD_BYTES] {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
     fn read_slot(
         &self,
         file: &dyn DiskFile,

@@ -134,10 +134,8 @@ impl Opening {
         let mut lost = Vec::new();
         if let Some(checkpoint) = &known {
             epochs = checkpoint.epochs.clone();
-            match &checkpoint.producers {
-                Some(state) => producers = state.clone(),
-                None => rebuild = true,
-            }
+            producers = checkpoint.producers.clone();
+            rebuild = checkpoint.read_log;
             if known_end < checkpoint.written_end {
                 epochs.truncate_tail(known_end);
                 lost = producers.truncate_tail(known_end);
@@ -365,14 +363,7 @@ impl Opening {
             checkpoint,
             must_roll,
         });
-        if self.rebuild && has_gap {
-            // Batches between the end of the file and the log start are gone, and what is left of their producers
-            // in the file is older.
-            if self.lost.is_empty() {
-                log.rebuild_producers(env, &[])?;
-            }
-            log.forget_producers(&self.lost);
-        } else if self.rebuild {
+        if self.rebuild {
             log.rebuild_producers(env, &self.lost)?;
         }
         if self.cut_bytes > 0 {

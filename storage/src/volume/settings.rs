@@ -6,6 +6,9 @@ use plimsoll_proto::ids::{ClusterId, SpuId, VolumeId};
 
 use crate::space::MarkSettings;
 
+/// Files that each volume may keep open, of either kind, however many volumes there are.
+const OPEN_FILES_MIN: usize = 8;
+
 /// Settings of one volume. Identities are not optional: a directory of another cluster or node is refused.
 #[derive(Clone, Debug)]
 pub struct VolumeSettings {
@@ -25,9 +28,10 @@ pub struct VolumeSettings {
     pub retention_interval: Duration,
     /// How often changed logs are checkpointed. Default 10 s.
     pub checkpoint_interval: Duration,
-    /// Logs with open files for appending; the least recently used are closed. Default 256.
+    /// Logs with open files for appending; the least recently used are closed. Default 256,
+    /// which the volumes of a node share ([`Self::one_of`]).
     pub open_logs_max: usize,
-    /// Open files for reading sealed segments. Default 128.
+    /// Open files for reading sealed segments. Default 128, shared likewise.
     pub read_handles_max: usize,
     /// Idempotent producers remembered in each log. Default 1,000.
     pub producers_max: usize,
@@ -49,5 +53,14 @@ impl VolumeSettings {
             read_handles_max: 128,
             producers_max: 1000,
         }
+    }
+
+    /// The same for one of so many volumes of a process: they share what it may have open.
+    #[must_use]
+    pub fn one_of(mut self, volumes: usize) -> Self {
+        let share = |files: usize| (files / volumes.max(1)).max(OPEN_FILES_MIN);
+        self.open_logs_max = share(self.open_logs_max);
+        self.read_handles_max = share(self.read_handles_max);
+        self
     }
 }

@@ -304,6 +304,17 @@ fn a_producer_of_which_nothing_is_left_is_not_taken_for_a_new_one() {
     play(&ops);
 }
 
+/// Found by the model: behind a loss of power that took the batch just below the log start, a cut read the producers
+/// again from a segment that ends before the log start, and took an older batch for the last one.
+#[test]
+fn a_cut_does_not_believe_what_ends_before_the_log_start() {
+    let mut ops = vec![Op::Append(1, 1), Op::Sync, Op::Append(1, 1), Op::Append(1, 1), Op::TrimTo(171)];
+    ops.push(Op::PowerLoss(547_752_190_942_317_309));
+    ops.extend([Op::Append(1, 1), Op::Append(1, 1), Op::Append(1, 1), Op::Append(1, 1), Op::Append(1, 1)]);
+    ops.extend([Op::TruncateTo(0), Op::Append(1, 1)]);
+    play(&ops);
+}
+
 /// Found by the model: an index entry torn to position 0 was not doubted, and good records read as damaged.
 #[test]
 fn an_index_that_lies_about_the_first_position_is_doubted_too() {
