@@ -2,6 +2,8 @@
 
 use plimsoll_proto::ids::{LeaderEpoch, Offset};
 
+use super::AppendError;
+
 /// Most epochs that are remembered; the oldest go first. Divergence further back is cut more than needed.
 const EPOCHS_MAX: usize = 1024;
 
@@ -37,6 +39,20 @@ impl Epochs {
             self.starts.pop();
         }
         self.note(epoch, start);
+    }
+
+    /// Begins `epoch`, which writes from `start` on, unless it is the last one already; returns whether it did.
+    ///
+    /// # Errors
+    /// `StaleEpoch` when it is older.
+    pub(crate) fn begin(&mut self, epoch: LeaderEpoch, start: Offset) -> Result<bool, AppendError> {
+        match self.last() {
+            Some(current) if epoch < current => Err(AppendError::StaleEpoch { given: epoch, current }),
+            current => {
+                self.note(epoch, start);
+                Ok(current != Some(epoch))
+            }
+        }
     }
 
     /// Notes that `epoch` writes from `start` on; one that is not newer than the last changes nothing.

@@ -208,15 +208,8 @@ impl PartitionLog {
     }
 
     pub(crate) fn note_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), AppendError> {
-        match self.epochs.last() {
-            Some(current) if epoch < current => Err(AppendError::StaleEpoch { given: epoch, current }),
-            Some(current) if epoch == current => Ok(()),
-            _ => {
-                self.epochs.note(epoch, self.log_end());
-                self.changed = true;
-                Ok(())
-            }
-        }
+        self.changed |= self.epochs.begin(epoch, self.log_end())?;
+        Ok(())
     }
 
     /// The device failed before this log was opened.
