@@ -72,6 +72,7 @@ fn conforms(disk: &dyn Disk) {
     allocation_keeps_the_length_and_cutting_gives_it_back(disk);
     unlinked_files_stay_readable(disk);
     one_lock_at_a_time(disk);
+    a_lock_whose_file_is_gone_is_told(disk);
     let space = disk.space().unwrap();
     assert!(space.total_bytes > 0 && space.available_bytes <= space.total_bytes);
     assert!(space.total_inodes == 0 || space.available_inodes <= space.total_inodes);
@@ -150,6 +151,23 @@ fn one_lock_at_a_time(disk: &dyn Disk) {
     assert_eq!(disk.lock("lock").unwrap_err(), DiskError::Locked);
     drop(guard);
     drop(disk.lock("lock").unwrap());
+    disk.remove_file("lock").unwrap();
+}
+
+fn a_lock_whose_file_is_gone_is_told(disk: &dyn Disk) {
+    let gone = || matches!(disk.space(), Err(DiskError::VolumeFailed { cause: FailureCause::Vanished, .. }));
+    let guard = disk.lock("lock").unwrap();
+    disk.space().unwrap();
+    disk.rename("lock", "elsewhere").unwrap();
+    assert!(gone(), "it stands elsewhere");
+    disk.rename("elsewhere", "lock").unwrap();
+    disk.space().unwrap();
+    disk.remove_file("lock").unwrap();
+    assert!(gone(), "removed");
+    drop(disk.open("lock", OpenMode::CreateNew).unwrap());
+    assert!(gone(), "another file stands there");
+    drop(guard);
+    disk.space().unwrap();
     disk.remove_file("lock").unwrap();
 }
 
@@ -256,6 +274,23 @@ fn a_vanished_mount_is_told_from_an_empty_directory() {
     let done = Command::new("umount").arg("-l").arg(&mounted.dir.0).status().unwrap();
     assert!(done.success());
     assert!(matches!(disk.space(), Err(DiskError::VolumeFailed { cause: FailureCause::Vanished, .. })));
+}
+
+#[test]
+fn a_directory_that_was_removed_or_replaced_is_told() {
+    let dir = TempDir::new("replaced");
+    let root = dir.0.join("data");
+    let gone = |disk: &RealDisk| {
+        matches!(disk.space(), Err(DiskError::VolumeFailed { cause: FailureCause::Vanished, .. }))
+    };
+    let disk = RealDisk::open(&root).unwrap();
+    let guard = disk.lock("lock").unwrap();
+    std::fs::rename(&root, dir.0.join("moved")).unwrap();
+    assert!(gone(&disk), "nothing is there");
+    let other = RealDisk::open(&root).unwrap();
+    drop(other.lock("lock").unwrap());
+    assert!(gone(&disk) && !gone(&other), "another directory is there");
+    drop(guard);
 }
 
 /// An ext4 image on a small tmpfs, with blocks reserved for another user and few inodes.

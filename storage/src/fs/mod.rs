@@ -92,7 +92,7 @@ pub enum FailureCause {
     ReadOnlyFilesystem,
     /// A sync failed; what was written since the last good one is in doubt.
     SyncFailed,
-    /// The mount is gone or is another one.
+    /// The mount is gone or is another one, or the directory was emptied or replaced while it was in use.
     Vanished,
     /// Three unclassified failures in a row.
     AppendErrors,
@@ -192,7 +192,8 @@ pub trait Disk: Send + Sync {
     /// What the filesystem says of its room. Advice: a write error is the truth.
     ///
     /// # Errors
-    /// `VolumeFailed` when the mount is gone.
+    /// `VolumeFailed{Vanished}` when the mount is gone, or the file of a lock that is held: what is written then is
+    /// found by nobody.
     fn space(&self) -> Result<SpaceSample, DiskError>;
     /// Whether `allocate` is a real reservation here (not on copy-on-write filesystems, nor where fallocate
     /// is missing).

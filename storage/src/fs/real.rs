@@ -6,8 +6,8 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{self as sys, AtFlags, FallocateFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, retry_on_intr};
@@ -36,6 +36,16 @@ pub struct RealDisk {
     mount: MountIdentity,
     /// Falls to false when the filesystem turns out to have no fallocate.
     reserves: Arc<AtomicBool>,
+    /// The lock that is held through this door.
+    held: Arc<Mutex<Option<HeldFile>>>,
+}
+
+/// A file by its name and by what stood there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct HeldFile {
+    path: String,
+    device: u64,
+    inode: u64,
 }
 
 impl RealDisk {
@@ -62,6 +72,7 @@ impl RealDisk {
             dir: Arc::new(dir),
             mount,
             reserves: Arc::new(AtomicBool::new(reserves)),
+            held: Arc::default(),
         })
     }
 
@@ -223,6 +234,13 @@ impl Disk for RealDisk {
         if mount_id(&now)? != self.mount.mount_id {
             return Err(vanished());
         }
+        // So do the open files of a directory that somebody emptied, or put another one in the place of.
+        let held = held(&self.held).clone();
+        if let Some(held) = held
+            && !is_there(&now, &held).map_err(failed)?
+        {
+            return Err(vanished());
+        }
         sample(&self.dir).map_err(failed)
     }
 
@@ -244,7 +262,10 @@ impl Disk for RealDisk {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::AGAIN);
             self.error(Operation::Lock, errno)
         })?;
-        Ok(Box::new(RealLock { _file: file }))
+        let found = sys::fstat(&file).map_err(|errno| self.error(Operation::Stat, errno))?;
+        *held(&self.held) =
+            Some(HeldFile { path: path.to_owned(), device: found.st_dev, inode: found.st_ino });
+        Ok(Box::new(RealLock { _file: file, held: Arc::clone(&self.held) }))
     }
 
     fn label(&self) -> String {
@@ -266,9 +287,29 @@ impl RealDisk {
 #[derive(Debug)]
 struct RealLock {
     _file: File,
+    held: Arc<Mutex<Option<HeldFile>>>,
 }
 
 impl LockGuard for RealLock {}
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        *held(&self.held) = None;
+    }
+}
+
+fn held(held: &Mutex<Option<HeldFile>>) -> MutexGuard<'_, Option<HeldFile>> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a file still stands where it was taken. It is open, so that its number is nobody else's.
+fn is_there(dir: &OwnedFd, file: &HeldFile) -> Result<bool, Errno> {
+    match retry_on_intr(|| sys::statat(dir, relative(&file.path), AtFlags::SYMLINK_NOFOLLOW)) {
+        Ok(found) => Ok((found.st_dev, found.st_ino) == (file.device, file.inode)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
 
 #[derive(Debug)]
 struct RealFile {

@@ -9,7 +9,7 @@ use bytes::{Buf, BufMut};
 use plimsoll_proto::ids::{ClusterId, SpuId, VolumeId};
 
 use super::OpenError;
-use crate::fs::{Disk, DiskError, MountIdentity};
+use crate::fs::{Disk, DiskError, MountIdentity, OpenMode};
 use crate::log::SlotFile;
 use crate::recovery::PARTITIONS_DIR;
 
@@ -94,6 +94,8 @@ impl RunState {
 #[derive(Debug)]
 pub(super) struct IdentityFile {
     slots: SlotFile,
+    /// It was found or made.
+    is_made: bool,
 }
 
 impl IdentityFile {
@@ -112,19 +114,28 @@ impl IdentityFile {
                 other => other.map_err(failed)?,
             };
             return if partitions.is_empty() {
-                Ok((Self { slots }, None))
+                Ok((Self { slots, is_made: false }, None))
             } else {
                 Err(bad("missing or damaged, and there are partitions"))
             };
         };
         match RunState::decode(&payload) {
-            Some(state) => Ok((Self { slots }, Some(state))),
+            Some(state) => Ok((Self { slots, is_made: true }, Some(state))),
             None => Err(bad("not of this version")),
         }
     }
 
-    /// Writes and syncs the state.
+    /// Writes and syncs the state. A file that somebody removed is not made again: whoever finds it would take an
+    /// empty directory for this volume.
+    ///
+    /// # Errors
+    /// `NotFound` for a file that was there before; else as the disk says.
     pub(super) fn write(&mut self, disk: &dyn Disk, state: &RunState) -> Result<(), DiskError> {
-        self.slots.write(disk, &state.encode())
+        if self.is_made {
+            drop(disk.open(FILE, OpenMode::Read)?);
+        }
+        self.slots.write(disk, &state.encode())?;
+        self.is_made = true;
+        Ok(())
     }
 }

@@ -20,6 +20,9 @@ const TRIAL: Repeat = Repeat::Allocate { bytes: 64 * 1024 };
 /// Why a failed volume stays failed; it is as before, and another try may be made later.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RebuildError {
+    /// The directory is not there any more, or its disk says nothing of its space.
+    #[error("the directory is gone: {0}")]
+    Gone(DiskError),
     /// The device does not take the note that it failed. Without it a crash would be taken for one that lost nothing.
     #[error("the device does not take a note of its failure")]
     NotNoted,
@@ -47,6 +50,7 @@ impl Volume {
     pub fn rebuild(&mut self, now: Duration, wall_ms: u64) -> Result<OpenReport, RebuildError> {
         assert_eq!(self.sensor.view().level, DiskLevel::Failed, "only a failed volume is rebuilt");
         self.time.now = now;
+        self.disk.space().map_err(RebuildError::Gone)?;
         self.failure_note_at = now;
         self.note_device_failed();
         if !(self.run.failed && self.run_noted) {

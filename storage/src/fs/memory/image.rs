@@ -1,6 +1,6 @@
 //! The state of a memory disk: names, inodes, and the account of blocks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use plimsoll_proto::disk::DiskCause;
 
@@ -18,7 +18,8 @@ pub(super) struct Image {
     pub(super) durable_names: BTreeMap<String, Node>,
     pub(super) unsynced: Vec<NameChange>,
     pub(super) used_blocks: u64,
-    pub(super) locks: BTreeSet<String>,
+    /// Inodes that are locked, and where they stood then.
+    pub(super) locks: BTreeMap<u64, String>,
     pub(super) generation: u64,
     pub(super) foreign_bytes: u64,
     pub(super) foreign_inodes: u64,
@@ -40,7 +41,7 @@ impl Image {
             durable_names: BTreeMap::new(),
             unsynced: Vec::new(),
             used_blocks: 0,
-            locks: BTreeSet::new(),
+            locks: BTreeMap::new(),
             generation: 0,
             foreign_bytes: 0,
             foreign_inodes: 0,
@@ -87,6 +88,11 @@ impl Image {
             total_inodes: self.settings.capacity_inodes,
             available_inodes: self.available_inodes(),
         }
+    }
+
+    /// Whether every lock that is held stands where it was taken.
+    pub(super) fn locks_are_there(&self) -> bool {
+        self.locks.iter().all(|(inode, path)| self.node(path) == Some(Node::File(*inode)))
     }
 
     pub(super) fn unlinked_open_bytes(&self) -> u64 {

@@ -20,6 +20,7 @@ use super::{
     DirEntry, Disk, DiskError, DiskFile, FailureCause, LockGuard, MountIdentity, OpenMode, SpaceSample,
 };
 use image::Image;
+use names::Node;
 
 /// Size and habits of a [`MemoryDisk`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,7 +236,7 @@ impl Disk for MemoryDisk {
 
     fn space(&self) -> Result<SpaceSample, DiskError> {
         let image = self.image();
-        if image.vanished {
+        if image.vanished || !image.locks_are_there() {
             return Err(DiskError::VolumeFailed { cause: FailureCause::Vanished, operation: "space" });
         }
         match image.statvfs {
@@ -255,16 +256,21 @@ impl Disk for MemoryDisk {
 
     fn lock(&self, path: &str) -> Result<Box<dyn LockGuard>, DiskError> {
         let mut image = self.image();
-        if image.node(path).is_none() {
-            let inode = image.open(path, OpenMode::CreateNew)?;
-            image.close(inode);
-        }
-        if !image.locks.insert(path.to_owned()) {
+        let inode = match image.node(path) {
+            Some(Node::File(inode)) => inode,
+            Some(Node::Dir) | None => {
+                let inode = image.open(path, OpenMode::CreateNew)?;
+                image.close(inode);
+                inode
+            }
+        };
+        if image.locks.contains_key(&inode) {
             return Err(DiskError::Locked);
         }
+        image.locks.insert(inode, path.to_owned());
         let generation = image.generation;
         drop(image);
-        Ok(Box::new(MemoryLock { disk: self.clone(), path: path.to_owned(), generation }))
+        Ok(Box::new(MemoryLock { disk: self.clone(), inode, generation }))
     }
 
     fn label(&self) -> String {
@@ -275,7 +281,7 @@ impl Disk for MemoryDisk {
 #[derive(Debug)]
 struct MemoryLock {
     disk: MemoryDisk,
-    path: String,
+    inode: u64,
     generation: u64,
 }
 
@@ -285,7 +291,7 @@ impl Drop for MemoryLock {
     fn drop(&mut self) {
         let mut image = self.disk.image();
         if image.generation == self.generation {
-            image.locks.remove(&self.path);
+            image.locks.remove(&self.inode);
         }
     }
 }

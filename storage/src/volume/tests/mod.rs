@@ -4,6 +4,7 @@ mod basics;
 mod crash;
 mod door;
 mod full_disk;
+mod gone;
 mod level;
 mod model;
 mod rebuild;
