@@ -30,6 +30,8 @@ pub struct Topology {
     pub logs_on_disks: bool,
     /// Further arguments of every storage node.
     pub spu_arguments: Vec<&'static str>,
+    /// Further arguments of every controller.
+    pub controller_arguments: Vec<&'static str>,
 }
 
 impl Topology {
@@ -145,6 +147,7 @@ impl Cluster {
         let mut arguments = command(["controller", "run"], id, &[&data], address);
         arguments.extend(self.members());
         arguments.push("--bootstrap".to_owned());
+        arguments.extend(self.topology.controller_arguments.iter().map(|argument| (*argument).to_owned()));
         let log = self.logs.join(format!("{name}.log"));
         let server = Server::new(&name, &self.binary, arguments, log).in_namespace(namespace);
         self.controllers.push(server);
@@ -327,18 +330,35 @@ impl Cluster {
         &self.binary
     }
 
-    /// Runs one administrative command of the `plimsoll` binary; what it printed.
+    /// Starts a command of the `plimsoll` binary whose output nobody reads; killed when dropped.
     ///
     /// # Errors
-    /// When its status is not 0, with what it said.
-    pub async fn command_line(&self, arguments: &[&str]) -> anyhow::Result<String> {
+    /// When it can't be started.
+    pub fn start_command(&self, arguments: &[&str]) -> anyhow::Result<tokio::process::Child> {
+        let mut command = self.command(arguments);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+        command.spawn().with_context(|| format!("start plimsoll {}", arguments.join(" ")))
+    }
+
+    fn command(&self, arguments: &[&str]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.binary);
         command.args(arguments).kill_on_drop(true).stdin(std::process::Stdio::null());
         for address in &self.controller_addresses {
             command.args(["--controller", address]);
         }
-        let output =
-            command.output().await.with_context(|| format!("run plimsoll {}", arguments.join(" ")))?;
+        command
+    }
+
+    /// Runs one administrative command of the `plimsoll` binary; what it printed.
+    ///
+    /// # Errors
+    /// When its status is not 0, with what it said.
+    pub async fn command_line(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = self
+            .command(arguments)
+            .output()
+            .await
+            .with_context(|| format!("run plimsoll {}", arguments.join(" ")))?;
         if !output.status.success() {
             bail!(
                 "plimsoll {} ended with {}: {}",

@@ -11,6 +11,7 @@ pub mod demo;
 pub mod filler;
 pub mod flights;
 pub mod log_tail;
+pub mod members;
 pub mod nemesis;
 pub mod plain;
 pub mod process;

@@ -53,10 +53,7 @@ impl From<TopicInfo> for Row {
             topic: info.name,
             retention_ms: some(config.retention_ms),
             retention_bytes: some(config.retention_bytes),
-            on_pressure: match config.on_pressure() {
-                plimsoll_client::OnPressure::Trim => "trim",
-                plimsoll_client::OnPressure::Refuse | plimsoll_client::OnPressure::Unspecified => "refuse",
-            },
+            on_pressure: crate::topic::pressure_name(config.on_pressure()),
             min_retention_ms: some(config.min_retention_ms),
         }
     }

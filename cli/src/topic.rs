@@ -113,8 +113,19 @@ pub(crate) enum Pressure {
     /// Nothing: produce is refused
     #[default]
     Refuse,
-    /// Delete the oldest
+    /// Delete the oldest, but nothing that active groups have still to read
     Trim,
+    /// Delete the oldest, whoever has still to read it
+    TrimPastGroups,
+}
+
+/// As on the command line.
+pub(crate) fn pressure_name(pressure: OnPressure) -> &'static str {
+    match pressure {
+        OnPressure::Refuse | OnPressure::Unspecified => "refuse",
+        OnPressure::Trim => "trim",
+        OnPressure::TrimPastGroups => "trim-past-groups",
+    }
 }
 
 impl From<Flush> for FlushPolicy {
@@ -132,6 +143,7 @@ impl From<Pressure> for OnPressure {
         match pressure {
             Pressure::Refuse => Self::Refuse,
             Pressure::Trim => Self::Trim,
+            Pressure::TrimPastGroups => Self::TrimPastGroups,
         }
     }
 }
@@ -309,10 +321,7 @@ impl From<TopicInfo> for Topic {
                 FlushPolicy::Ack => "ack",
             },
             flush_interval_ms: some(config.flush_interval_ms),
-            on_pressure: match config.on_pressure() {
-                OnPressure::Refuse | OnPressure::Unspecified => "refuse",
-                OnPressure::Trim => "trim",
-            },
+            on_pressure: pressure_name(config.on_pressure()),
             min_retention_ms: some(config.min_retention_ms),
             partitions: partitions.collect(),
         }

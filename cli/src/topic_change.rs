@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::change::{Change, ChangeArgs};
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
-use crate::topic::{Flush, Pressure, milliseconds};
+use crate::topic::{Flush, Pressure, milliseconds, pressure_name};
 
 #[derive(Debug, Args)]
 pub(crate) struct AlterArgs {
@@ -212,7 +212,7 @@ fn shown(config: &TopicConfig) -> [(&'static str, String); 9] {
         ("segment-bytes", config.segment_bytes.to_string()),
         ("flush", config.flush().as_str_name().trim_start_matches("FLUSH_POLICY_").to_lowercase()),
         ("flush-interval", span(config.flush_interval_ms)),
-        ("on-pressure", config.on_pressure().as_str_name().trim_start_matches("ON_PRESSURE_").to_lowercase()),
+        ("on-pressure", pressure_name(config.on_pressure()).to_owned()),
         ("min-retention", span(config.min_retention_ms)),
         ("batch-bytes-max", config.batch_bytes_max.to_string()),
     ]

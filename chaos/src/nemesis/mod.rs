@@ -6,4 +6,5 @@ pub mod injection;
 pub mod inodes;
 pub mod pressure;
 pub mod rot;
+pub mod size_limit;
 pub mod wall_clock;

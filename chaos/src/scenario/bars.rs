@@ -15,10 +15,12 @@ pub(super) enum Bar {
     RefusalP99,
     /// Refused requests of a producer that waits, for each partition.
     RefusedWhileWaiting,
-    /// Committed changes of one volume in ten minutes.
+    /// Changes of one volume's level in ten minutes, as its node logs them, or committed ones if these are more.
     LevelChanges,
     /// Deleted files that are still open in the end.
     DeletedButOpen,
+    /// Bytes of the disk that they hold.
+    DeletedButOpenBytes,
     /// Open files more than in the beginning.
     OpenFiles,
     /// Nodes declared dead that were not.
@@ -28,7 +30,7 @@ pub(super) enum Bar {
 }
 
 impl Bar {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Detect,
         Self::Reroute,
         Self::Recover,
@@ -37,6 +39,7 @@ impl Bar {
         Self::RefusedWhileWaiting,
         Self::LevelChanges,
         Self::DeletedButOpen,
+        Self::DeletedButOpenBytes,
         Self::OpenFiles,
         Self::Liveness,
         Self::Unaffected,
@@ -53,6 +56,7 @@ impl Bar {
             Self::RefusedWhileWaiting => "refused_per_100_waits_s",
             Self::LevelChanges => "level_changes",
             Self::DeletedButOpen => "deleted_but_open_files",
+            Self::DeletedButOpenBytes => "deleted_but_open_bytes",
             Self::OpenFiles => "open_files_more",
             Self::Liveness => "liveness_faults",
             Self::Unaffected => "unaffected_missing_per_mille",
@@ -67,7 +71,7 @@ impl Bar {
             Self::LogLines => 10,
             Self::RefusalP99 => 50,
             Self::RefusedWhileWaiting | Self::LevelChanges => 20,
-            Self::DeletedButOpen | Self::Liveness => 0,
+            Self::DeletedButOpen | Self::DeletedButOpenBytes | Self::Liveness => 0,
             // Segments roll while a scenario plays.
             Self::OpenFiles => 32,
             Self::Unaffected => 10,

@@ -8,13 +8,16 @@ mod bars;
 mod controllers;
 mod failures;
 mod full_start;
+mod groups;
 mod hosts;
 mod inodes;
 mod kills;
 mod loads;
 mod many_full;
+mod moves;
 mod networks;
 mod one_full;
+mod pinned;
 mod real_disks;
 mod recorder;
 mod report;
@@ -86,6 +89,9 @@ pub fn all() -> Vec<Scenario> {
         hosts::scenarios(),
         controllers::scenarios(),
         scale::scenarios(),
+        moves::scenarios(),
+        groups::scenarios(),
+        pinned::scenarios(),
     ]
     .concat()
 }

@@ -42,6 +42,9 @@ struct State {
     readers: Vec<Count<u64>>,
     facts: BTreeMap<String, VolumeFacts>,
     marks: BTreeMap<String, [f64; 4]>,
+    /// Volumes whose recovery is held back against flapping, and how often one began to be.
+    held: BTreeMap<String, bool>,
+    held_recoveries: u64,
     samples: Vec<Sample>,
     story: Vec<Moment>,
     phase: String,
@@ -101,6 +104,11 @@ impl Recorder {
         self.ms(self.shared.host.clock.now()).saturating_sub(age)
     }
 
+    /// How often a volume's recovery was held back against flapping.
+    pub(super) fn held_recoveries(&self) -> u64 {
+        self.shared.state().held_recoveries
+    }
+
     /// What was recorded; transitions and log lines are the caller's to add.
     pub(super) fn timeline(&self) -> Timeline {
         let state = self.shared.state();
@@ -113,6 +121,16 @@ impl Recorder {
             samples: state.samples.clone(),
             story: state.story.clone(),
             ..Timeline::default()
+        }
+    }
+}
+
+impl State {
+    fn count_held(&mut self) {
+        for (path, facts) in &self.facts {
+            let held = facts.hold_ms > 0;
+            let before = self.held.insert(path.clone(), held).unwrap_or(false);
+            self.held_recoveries += u64::from(held && !before);
         }
     }
 }
@@ -132,7 +150,9 @@ impl Shared {
         loop {
             if let Ok(status) = self.client.admin().timeout(PATIENCE).cluster_status().await {
                 let facts = status.spus.into_iter().flat_map(|spu| spu.volumes);
-                self.state().facts = facts.map(|facts| (facts.path.clone(), facts)).collect();
+                let mut state = self.state();
+                state.facts = facts.map(|facts| (facts.path.clone(), facts)).collect();
+                state.count_held();
             }
             self.host.clock.sleep(INTERVAL * 2).await;
         }

@@ -59,8 +59,8 @@ pub struct Run {
     silenced: BTreeSet<u32>,
     /// Nodes whose copy is not asked for in the end, and why.
     excused: BTreeMap<u32, &'static str>,
-    /// Files that each node had open in the beginning.
-    open_files: BTreeMap<u32, u64>,
+    /// What each node had open in the beginning.
+    open_before: BTreeMap<u32, figures::OpenFiles>,
     /// How long refusals took that were asked for on purpose.
     probed: Vec<Duration>,
     applied_before: u64,
@@ -93,7 +93,7 @@ impl Run {
             episodes: Vec::new(),
             silenced: BTreeSet::new(),
             excused: BTreeMap::new(),
-            open_files: BTreeMap::new(),
+            open_before: BTreeMap::new(),
             probed: Vec::new(),
             applied_before: 0,
             outcome: Outcome { seed: show.seed, ..Outcome::new(scenario.name) },

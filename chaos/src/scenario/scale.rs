@@ -6,16 +6,21 @@ use plimsoll_client::TopicConfig;
 
 use super::Scenario;
 use super::bars::{Bar, EVERY_PARTITION};
-use super::run::{Run, millis};
+use super::run::{Run, TOPIC, millis};
+use crate::cluster::Topology;
 use crate::rig::VolumeSpec;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new(
             "scale-out-as-relief",
-            "one of three disks is full; a fourth node takes new replicas",
+            "one of three disks is full; a fourth node takes new replicas and those of the full one",
             |run| Box::pin(scale_out(run)),
         )
+        .on(|| Topology {
+            controller_arguments: vec!["--relief-after", "3s"],
+            ..Topology::three_nodes(VolumeSpec::of_bytes(96 << 20))
+        })
         .without(&[
             (Bar::Detect, "see leader-full"),
             (Bar::Reroute, "see leader-full"),
@@ -64,6 +69,19 @@ async fn scale_out(run: &mut Run) -> anyhow::Result<()> {
         }
         run.write("relief", 1 << 20).await?;
     }
+    // What was on the full disk leaves it by itself.
+    let relieved = run.until(Duration::from_secs(60), |run| {
+        let image = run.client.metadata();
+        image.topic_by_name(TOPIC).is_some_and(|topic| {
+            let on = |found: &plimsoll_proto::v1::PartitionInfo, spu| {
+                found.replicas.iter().any(|replica| replica.spu_id == spu)
+            };
+            topic.partitions.iter().all(|found| !on(found, full) && on(found, fresh))
+        })
+    });
+    let relieved = relieved.await.map(|at| millis(at.saturating_sub(added)));
+    run.figure("relieved_ms", relieved, Some(40_000));
+    run.expect_flow("after replicas have left the full disk").await;
     let removed = run.now();
     filler.remove()?;
     let recover = run.recover_ms(full, removed).await;

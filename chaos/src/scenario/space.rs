@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use plimsoll_client::TopicConfig;
 
 use super::Scenario;
 use super::bars::{Bar, EVERY_PARTITION};
 use super::run::{Run, TOPIC};
 use crate::filler::{Fill, Filler};
+use crate::nemesis::size_limit::{SizeLimit, longest_log};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -34,6 +36,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         Scenario::new("full-during-rolls", "a disk fills while segments roll twice a second", |run| {
             Box::pin(full_during_rolls(run))
         })
+        .without(&[EVERY_PARTITION]),
+        Scenario::new(
+            "files-reach-a-size-limit",
+            "a leader's files may grow no further: one write is cut short, the next gets EFBIG",
+            |run| Box::pin(size_limit(run)),
+        )
         .without(&[EVERY_PARTITION]),
     ]
 }
@@ -135,5 +143,25 @@ async fn full_during_rolls(run: &mut Run) -> anyhow::Result<()> {
     let recover = run.recover_ms(spu, removed).await;
     run.bar(Bar::Recover, recover);
     run.until(Duration::from_secs(5), |run| run.in_sync(spu)).await;
+    run.end_episode(spu, from).await
+}
+
+async fn size_limit(run: &mut Run) -> anyhow::Result<()> {
+    run.flowing(3, 1_000, 1_024).await?;
+    run.pause(2.0).await;
+    let spu = run.a_leader()?;
+    let led = run.led_by(TOPIC, spu);
+    let from = run.now();
+    let disk = run.cluster.disk(spu).clone();
+    let pid = run.cluster.spu(spu).pid().context("the node runs")?;
+    let limit = SizeLimit::set(pid, longest_log(disk.data()) + 1_001)?;
+    run.say(&format!("no file of spu {spu} may grow"));
+    let fill = Fill { crossed: Some(run.now()), enospc: None, full: disk.space()? };
+    noticed(run, spu, &led, &fill).await;
+    run.expect(!run.writable(spu), || "a volume whose files may not grow is called writable".to_owned());
+    let lifted = run.now();
+    limit.lift();
+    let recover = run.recover_ms(spu, lifted).await;
+    run.bar(Bar::Recover, recover);
     run.end_episode(spu, from).await
 }

@@ -275,7 +275,7 @@ impl NodeHandle {
         self.shared().group_floors.send_replace(floors);
     }
 
-    /// Topics that pressure may trim and that this node has a replica of.
+    /// Topics that pressure may trim up to what groups have read, and that this node has a replica of.
     pub fn trimmed_topics(&self) -> Vec<TopicId> {
         let image: std::sync::Arc<MetadataImage> = self.metadata();
         let me = self.identity().0;

@@ -110,6 +110,7 @@ pub(super) fn log_settings(config: &v1::TopicConfig) -> LogSettings {
         on_pressure: match config.on_pressure() {
             v1::OnPressure::Unspecified | v1::OnPressure::Refuse => OnPressure::Refuse,
             v1::OnPressure::Trim => OnPressure::Trim,
+            v1::OnPressure::TrimPastGroups => OnPressure::TrimPastActiveGroups,
         },
         offsets_area_bytes: (config.offsets_area_bytes > 0).then_some(config.offsets_area_bytes),
         ..defaults

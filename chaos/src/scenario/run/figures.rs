@@ -1,6 +1,7 @@
 //! Figures that every run has, whatever it plays.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use plimsoll_proto::v1::Reason;
@@ -77,25 +78,44 @@ impl Run {
     }
 
     fn take_open_files(&mut self) {
-        let (mut deleted, mut more) = (0u64, 0u64);
-        for (spu, before) in self.open_files.clone() {
-            let open = self.open_files_of(spu);
-            let gone = open.iter().filter(|path| path.to_string_lossy().ends_with(" (deleted)")).count();
-            deleted += u64::try_from(gone).unwrap_or(u64::MAX);
-            more = more.max(u64::try_from(open.len()).unwrap_or(u64::MAX).saturating_sub(before));
+        let (mut deleted, mut deleted_bytes, mut more, mut sockets) = (0u64, 0u64, 0u64, 0u64);
+        for (spu, before) in self.open_before.clone() {
+            let open = self.open_of(spu);
+            deleted += open.deleted;
+            deleted_bytes += open.deleted_bytes;
+            more = more.max(open.files.saturating_sub(before.files));
+            sockets = sockets.max(open.others.saturating_sub(before.others));
         }
         self.bar(Bar::DeletedButOpen, Some(deleted));
+        self.bar(Bar::DeletedButOpenBytes, Some(deleted_bytes));
         self.bar(Bar::OpenFiles, Some(more));
+        // Connections of clients that have come and gone meanwhile.
+        self.figure("other_descriptors_more", Some(sockets), None);
+        let held = self.recorder.held_recoveries();
+        self.figure("held_recoveries", Some(held), None);
     }
 
-    /// Regular files that a node has open, by name.
-    pub(in crate::scenario) fn open_files_of(&mut self, spu: u32) -> Vec<PathBuf> {
-        let Some(pid) = self.cluster.spu(spu).pid() else { return Vec::new() };
-        let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        entries
-            .filter_map(|entry| std::fs::read_link(entry.path()).ok())
-            .filter(|target| target.is_absolute() && !target.starts_with("/dev"))
-            .collect()
+    /// What a node has open.
+    pub(in crate::scenario) fn open_of(&mut self, spu: u32) -> OpenFiles {
+        /// Unit of `st_blocks` (stat(2)).
+        const BLOCK_BYTES: u64 = 512;
+        let mut open = OpenFiles::default();
+        let Some(pid) = self.cluster.spu(spu).pid() else { return open };
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            let Ok(target) = std::fs::read_link(entry.path()) else { continue };
+            if !target.is_absolute() || target.starts_with("/dev") {
+                open.others += 1;
+                continue;
+            }
+            open.files += 1;
+            if target.to_string_lossy().ends_with(" (deleted)") {
+                open.deleted += 1;
+                // Through the descriptor, whatever stands at its former path.
+                let found = std::fs::metadata(entry.path());
+                open.deleted_bytes += found.map_or(0, |found| found.blocks() * BLOCK_BYTES);
+            }
+        }
+        open
     }
 
     async fn take_events(&mut self) -> anyhow::Result<()> {
@@ -112,9 +132,43 @@ impl Run {
             volumes.entry((event.spu_id, event.volume_id.clone())).or_default().push(event.time_ms);
         }
         let most = volumes.values().map(|times| most_within(times, millis(CHANGES_SPAN))).max();
-        self.bar(Bar::LevelChanges, Some(most.unwrap_or(0)));
+        let most = most.unwrap_or(0).max(self.logged_changes());
+        self.bar(Bar::LevelChanges, Some(most));
         Ok(())
     }
+
+    /// Changes of level that the nodes tell of, of the worst volume.
+    fn logged_changes(&self) -> u64 {
+        let mut volumes = std::collections::BTreeMap::<(usize, String), Vec<u64>>::new();
+        for (node, log) in self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter().enumerate() {
+            for line in log.lines() {
+                let Some((volume, changes)) = changes_told(&line.text) else { continue };
+                let times = volumes.entry((node, volume.to_owned())).or_default();
+                times.extend((0..changes).map(|_| millis(line.seen)));
+            }
+        }
+        volumes.values().map(|times| most_within(times, millis(CHANGES_SPAN))).max().unwrap_or(0)
+    }
+}
+
+/// Which volume a log line tells changes of level of, and how many: levels crossed within a second share a line.
+fn changes_told(line: &str) -> Option<(&str, u64)> {
+    const MANY: u64 = 10_000;
+    let value = |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name));
+    let changes = value("changes=")?.parse::<u64>().ok()?;
+    line.contains("disk level changed").then_some((value("volume=")?, changes.min(MANY)))
+}
+
+/// What a process has open.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::scenario) struct OpenFiles {
+    /// Regular files and directories.
+    files: u64,
+    /// Of these, deleted ones, and the bytes of the disk that they hold.
+    deleted: u64,
+    deleted_bytes: u64,
+    /// Sockets and the like.
+    others: u64,
 }
 
 /// Refusals of one producer while it waited, and how long that was, over all partitions. The refusal that begins a
@@ -210,6 +264,20 @@ mod tests {
         ] {
             let (count, time) = while_waiting(&log(&refused, &acked));
             assert_eq!((count, millis(time)), expected, "{refused:?} {acked:?}");
+        }
+    }
+
+    #[test]
+    fn changes_of_level_are_read_from_the_log() {
+        for (line, expected) in [
+            (
+                "W 12:00 plimsoll_spu: disk level changed volume=/d/1 from=normal to=read-only changes=3",
+                Some(("/d/1", 3)),
+            ),
+            ("disk still refuses volume=/d/1 changes=0", None),
+            ("disk level changed volume=/d/1", None),
+        ] {
+            assert_eq!(changes_told(line), expected, "{line}");
         }
     }
 

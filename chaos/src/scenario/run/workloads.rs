@@ -18,14 +18,17 @@ impl Run {
         Ok(())
     }
 
-    /// A topic whose records are not judged.
+    /// A topic whose records are not judged. Nothing is given up under pressure unless `config` says so.
     pub(in crate::scenario) async fn plain_topic(
         &self,
         name: &str,
         config: TopicConfig,
     ) -> anyhow::Result<()> {
-        let config =
-            TopicConfig { replicas: 3, min_in_sync: 2, on_pressure: OnPressure::Refuse.into(), ..config };
+        let on_pressure = match config.on_pressure() {
+            OnPressure::Unspecified => OnPressure::Refuse,
+            chosen => chosen,
+        };
+        let config = TopicConfig { replicas: 3, min_in_sync: 2, on_pressure: on_pressure.into(), ..config };
         self.client.admin().create_topic(name, config).await.with_context(|| format!("create {name}"))?;
         let led = |image: &MetadataImage| {
             image
@@ -109,8 +112,8 @@ impl Run {
         }
         self.applied_before = self.applied().await?;
         for spu in self.cluster.spu_ids() {
-            let open = self.open_files_of(spu).len();
-            self.open_files.insert(spu, u64::try_from(open)?);
+            let open = self.open_of(spu);
+            self.open_before.insert(spu, open);
         }
         self.say(&format!("flowing: {} acknowledged", self.acked()));
         Ok(())

@@ -173,6 +173,9 @@ impl Window {
             (_, Route::Leader(_)) => Some(Cause::Leader),
             (_, Route::NoLeader | Route::Gone) => None,
         };
+        // A leader whose disk takes nothing is no news to one that waits for room: it would refuse as the last did.
+        let takes = matches!(&route, Route::Leader(target) if target.writable);
+        let news = news.filter(|_| takes || !self.probing);
         self.tell_leader(&route, out);
         self.route = route;
         if self.route == Route::NoLeader {

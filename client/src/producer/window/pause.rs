@@ -88,7 +88,8 @@ impl Window {
             self.no_room = 0;
         }
         if news == Cause::Leader {
-            self.probing = false;
+            // What was refused for lack of room meets the new leader with one batch: its disk may be full as well.
+            self.called = true;
             self.backoff.reset();
         }
     }

@@ -184,8 +184,35 @@ fn a_full_disk_is_left_for_the_new_leader_within_the_jitter() {
     d.refuse(requests[1], disorder());
     d.route(Route::Leader(target(2, 2)));
     d.advance(DISK_NEWS_JITTER);
-    assert_eq!(d.look().0, [(0, Some(0)), (1, Some(10))]);
+    // One batch tries the new leader's disk.
+    let (sent, requests) = d.look();
+    assert_eq!(sent, [(0, Some(0))]);
     assert_eq!(d.reroutes, [(1, 2)]);
+    d.ack(requests[0], false);
+    assert_eq!(d.look().0, [(1, Some(10))]);
+}
+
+#[test]
+fn new_leaders_that_are_full_too_are_asked_no_sooner() {
+    let mut d = Driver::new(true, 5, false);
+    d.route(Route::Leader(Target { writable: false, ..target(1, 1) }));
+    d.enqueue(5);
+    let (_, requests) = d.look();
+    d.refuse(requests[0], full());
+    requests[1..].iter().for_each(|request| d.refuse(*request, disorder()));
+    for epoch in 2..6 {
+        d.route(Route::NoLeader);
+        d.route(Route::Leader(Target { writable: false, ..target(1 + epoch % 2, epoch) }));
+        d.advance(NO_ROOM_PAUSE - Duration::from_millis(1));
+        assert!(d.look().0.is_empty(), "epoch {epoch}");
+        d.advance(Duration::from_millis(1));
+        let (sent, requests) = d.look();
+        assert_eq!(sent, [(0, Some(0))], "epoch {epoch}");
+        d.refuse(requests[0], full());
+    }
+    d.route(Route::Leader(target(3, 6)));
+    d.advance(DISK_NEWS_JITTER);
+    assert_eq!(d.look().0, [(0, Some(0))]);
 }
 
 #[test]
