@@ -23,6 +23,8 @@ pub(super) enum Bar {
     DeletedButOpenBytes,
     /// Open files more than in the beginning.
     OpenFiles,
+    /// Sockets and the like more than in the beginning.
+    OtherDescriptors,
     /// Nodes declared dead that were not.
     Liveness,
     /// What partitions without a replica on the disk get acknowledged, and how late.
@@ -30,7 +32,7 @@ pub(super) enum Bar {
 }
 
 impl Bar {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Detect,
         Self::Reroute,
         Self::Recover,
@@ -41,6 +43,7 @@ impl Bar {
         Self::DeletedButOpen,
         Self::DeletedButOpenBytes,
         Self::OpenFiles,
+        Self::OtherDescriptors,
         Self::Liveness,
         Self::Unaffected,
     ];
@@ -58,6 +61,7 @@ impl Bar {
             Self::DeletedButOpen => "deleted_but_open_files",
             Self::DeletedButOpenBytes => "deleted_but_open_bytes",
             Self::OpenFiles => "open_files_more",
+            Self::OtherDescriptors => "other_descriptors_more",
             Self::Liveness => "liveness_faults",
             Self::Unaffected => "unaffected_missing_per_mille",
         }
@@ -72,8 +76,8 @@ impl Bar {
             Self::RefusalP99 => 50,
             Self::RefusedWhileWaiting | Self::LevelChanges => 20,
             Self::DeletedButOpen | Self::DeletedButOpenBytes | Self::Liveness => 0,
-            // Segments roll while a scenario plays.
-            Self::OpenFiles => 32,
+            // Segments roll while a scenario plays; other clients come.
+            Self::OpenFiles | Self::OtherDescriptors => 32,
             Self::Unaffected => 10,
         }
     }

@@ -31,12 +31,14 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 }
 
 async fn commits(run: &mut Run) -> anyhow::Result<()> {
-    run.flowing(3, 500, 512).await?;
+    run.flowing(3, 800, 512).await?;
     let mut followers = GroupLoad::new(&run.host, &run.client, "followers", TOPIC);
     followers.add_member().await?;
     followers.add_member().await?;
     let reads = run.until(Duration::from_secs(20), |_| followers.with_log(|log| log.partitions.len() == 3));
     reads.await.context("a group of two does not read everything within 20 s")?;
+    // Enough for the second group to be busy with to the end.
+    run.pause(8.0).await;
     let from = run.now();
     let fillers = fill(run, &[1, 2, 3]).await?;
     refused_for_good(run, from).await;
@@ -44,7 +46,7 @@ async fn commits(run: &mut Run) -> anyhow::Result<()> {
     // Everything is full: another group begins.
     let began = run.now();
     let mut late = GroupLoad::new(&run.host, &run.client, "late", TOPIC);
-    late.set_pause(Duration::from_millis(3));
+    late.set_pause(Duration::from_millis(5));
     late.add_member().await?;
     let commits =
         run.until(Duration::from_secs(15), |_| late.with_log(|log| log.commits_since(began)) >= 5).await;

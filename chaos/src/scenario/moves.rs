@@ -64,11 +64,11 @@ async fn gets_to(run: &Run, spu: u32, wanted: impl Fn(DiskLevel) -> bool) -> any
 
 async fn near_the_mark(run: &mut Run) -> anyhow::Result<()> {
     const LARGE: usize = 256 << 10;
-    const RECORDS: u64 = 110;
+    const RECORDS: u64 = 140;
     run.flowing(1, 300, 512).await?;
     run.load_of(LoadSpec::new(TOPIC, 60, LARGE)).await?;
     let enough = |run: &Run| run.loads[1].acked() >= RECORDS;
-    run.until(Duration::from_secs(40), enough).await.context("27 MiB are not written within 40 s")?;
+    run.until(Duration::from_secs(40), enough).await.context("35 MiB are not written within 40 s")?;
     run.loads[1].stop();
     let before = on(run);
     let target =
@@ -88,10 +88,10 @@ async fn near_the_mark(run: &mut Run) -> anyhow::Result<()> {
     let told = told.map_or_else(|error| format!("{error:#}"), |_| "taken".to_owned());
     run.expect(told.contains("NO_PLACEMENT"), || format!("a move to a disk at its mark: {told}"));
 
-    // Above it, with less room than the replica takes.
-    filler.give_back(disk.bytes() / 100 * 10)?;
+    // Above all marks, also those by how fast a disk fills, and with less room than the replica takes.
+    filler.give_back(disk.bytes() / 100 * 22)?;
     let room = gets_to(run, target, |level| level == DiskLevel::Normal).await?;
-    run.expect(room, || format!("with 22 % left spu {target} is short of room, as it says"));
+    run.expect(room, || format!("with 34 % left spu {target} is short of room, as it says"));
     run.cluster.command_line(&reassign).await?;
     stuck(run, target, &before).await;
     run.cluster.command_line(&["partition", "reassign", &partition, "--cancel"]).await?;

@@ -36,15 +36,12 @@ async fn scale_out(run: &mut Run) -> anyhow::Result<()> {
     let disk = run.cluster.disk(full).clone();
     let (filler, _) = run.fill(&disk).await?;
     run.until(Duration::from_secs(5), |run| !run.writable(full)).await;
-    let before =
-        run.cluster.command_line(&["--timeout", "2s", "topic", "create", "early", "--replicas", "3"]).await;
-    run.say(&format!(
-        "three replicas with two writable nodes: {}",
-        before.map_or_else(
-            |error| format!("{error:#}").lines().last().unwrap_or_default().to_owned(),
-            |_| "created".to_owned(),
-        )
-    ));
+    let told =
+        run.cluster.command_line(&["topic", "create", "early", "--replicas", "3", "--timeout", "2s"]).await;
+    let told = told.map_or_else(|error| format!("{error:#}"), |_| "created".to_owned());
+    run.expect(told.contains("NO_PLACEMENT"), || {
+        format!("three replicas with two nodes that have room: {told}")
+    });
     let added = run.now();
     let fresh = run.add_spu(&[VolumeSpec::of_bytes(96 << 20)])?;
     let mut created = None;

@@ -89,8 +89,7 @@ impl Run {
         self.bar(Bar::DeletedButOpen, Some(deleted));
         self.bar(Bar::DeletedButOpenBytes, Some(deleted_bytes));
         self.bar(Bar::OpenFiles, Some(more));
-        // Connections of clients that have come and gone meanwhile.
-        self.figure("other_descriptors_more", Some(sockets), None);
+        self.bar(Bar::OtherDescriptors, Some(sockets));
         let held = self.recorder.held_recoveries();
         self.figure("held_recoveries", Some(held), None);
     }
