@@ -290,6 +290,11 @@ impl Cluster {
         &mut self.controllers[index(id)]
     }
 
+    /// `kill -9` of a controller that is not waited for, while others are at work; [`Server::kill`] takes it away.
+    pub fn strike_controller(&self, id: u32) {
+        self.controllers[index(id)].strike();
+    }
+
     /// The first disk of a storage node.
     pub fn disk(&self, id: u32) -> &Disk {
         &self.volumes[index(id)][0]

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use plimsoll_chaos::demo::{self, Options, Verdict};
 use plimsoll_chaos::rig::network::leave_the_machines_network;
 use plimsoll_chaos::rig::{DiskKind, Privilege, last_run, privilege};
-use plimsoll_chaos::scenario::{self, Outcome, Show, Totals};
+use plimsoll_chaos::scenario::{self, Outcome, Show, Totals, liveness};
 use plimsoll_chaos::screen::Screen;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -34,6 +34,8 @@ enum Command {
     Run(RunArguments),
     /// Breaks clusters for hours, in rounds whose faults a seed chooses
     Soak(SoakArguments),
+    /// Proves that silence is not death, and that what is dead is replaced in time; ends with a line for scripts/prove
+    Liveness(LivenessArguments),
     /// Shows what came of the last run
     Report {
         /// As JSON, with everything that was recorded over time
@@ -69,6 +71,22 @@ struct SoakArguments {
     hours: f64,
     #[command(flatten)]
     output: Output,
+}
+
+#[derive(Args)]
+struct LivenessArguments {
+    /// Which parts; all by default
+    #[arg(value_name = "PART")]
+    parts: Vec<String>,
+    /// One cluster, a few faults once each
+    #[arg(long, conflicts_with = "parts")]
+    quick: bool,
+    /// At most so many repetitions of each fault
+    #[arg(long, value_name = "N", default_value_t = u32::MAX, hide_default_value = true)]
+    times: u32,
+    /// Fixes what is left to chance
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 #[derive(Args)]
@@ -125,6 +143,7 @@ fn main() -> ExitCode {
         }
         Command::Run(arguments) => run(arguments),
         Command::Soak(arguments) => soak(arguments),
+        Command::Liveness(arguments) => liveness(arguments),
         Command::Report { json, html } => report(json, html.as_deref()),
     }
 }
@@ -203,6 +222,37 @@ fn soak(arguments: SoakArguments) -> ExitCode {
     })
 }
 
+fn liveness(arguments: LivenessArguments) -> ExitCode {
+    let no_network = set_up();
+    let mut parts = if arguments.quick { vec![liveness::quick()] } else { liveness::parts() };
+    if let Some(unknown) =
+        arguments.parts.iter().find(|name| parts.iter().all(|part| part.scenario.name != **name))
+    {
+        let names: Vec<&str> = parts.iter().map(|part| part.scenario.name).collect();
+        eprintln!("plimsoll-chaos: there is no part {unknown}; there are: {}", names.join(" "));
+        return ExitCode::from(2);
+    }
+    parts
+        .retain(|part| arguments.parts.is_empty() || arguments.parts.iter().any(|n| n == part.scenario.name));
+    to_the_end(async move {
+        let output = Output { json: true, no_color: true, seed: arguments.seed, html: None };
+        let mut show = Show { times_max: arguments.times, ..show(&output, no_network) };
+        let mut outcomes = Vec::new();
+        for part in parts {
+            for _ in 0..part.clusters.min(arguments.times) {
+                show.screen.heading(&format!("{}: {}", part.scenario.name, part.scenario.about));
+                let outcome = part.scenario.run(&show).await;
+                tell(&show, &outcome);
+                show.seed = show.seed.wrapping_add(1);
+                outcomes.push(outcome);
+            }
+        }
+        let proof = liveness::Proof::of(&outcomes);
+        println!("{}", proof.lines());
+        if proof.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    })
+}
+
 /// First thing, because it may run this program again in namespaces of its own; then why there is no network that can
 /// be cut, if there is none.
 fn set_up() -> Option<String> {
@@ -215,7 +265,7 @@ fn set_up() -> Option<String> {
 fn show(output: &Output, no_network: Option<String>) -> Show {
     let host = plimsoll_host::Host::real();
     let screen = Arc::new(Screen::new(host.clock.clone(), colour(output.no_color), output.json));
-    Show { host, screen, seed: output.seed, no_network }
+    Show { host, screen, seed: output.seed, times_max: u32::MAX, no_network }
 }
 
 fn tell(show: &Show, outcome: &Outcome) {

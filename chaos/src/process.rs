@@ -116,6 +116,11 @@ impl Server {
         }
     }
 
+    /// `kill -9` without waiting; [`Server::kill`] afterwards takes it away.
+    pub fn strike(&self) {
+        self.signal(rustix::process::Signal::KILL);
+    }
+
     /// Asks the process to stop; [`Server::kill`] afterwards makes sure.
     pub fn terminate(&self) {
         self.signal(rustix::process::Signal::TERM);

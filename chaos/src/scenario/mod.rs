@@ -12,6 +12,7 @@ mod groups;
 mod hosts;
 mod inodes;
 mod kills;
+pub mod liveness;
 mod loads;
 mod many_full;
 mod moves;

@@ -1,5 +1,7 @@
 //! What came of scenarios, for people and for machines.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::bars::Bar;
@@ -63,6 +65,15 @@ pub struct Outcome {
     /// Bars that do not apply, and why.
     #[serde(default)]
     pub not_applicable: Vec<NotApplicable>,
+    /// Repetitions of a proof.
+    #[serde(default)]
+    pub cases: u64,
+    /// Those of them that did not hold.
+    #[serde(default)]
+    pub failed_cases: u64,
+    /// What was measured in each repetition, by name with its unit last.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub samples: BTreeMap<String, Vec<u64>>,
     /// Why it failed or was skipped.
     pub reasons: Vec<String>,
     /// How long it took.
@@ -90,6 +101,9 @@ impl Outcome {
             other_violations: 0,
             figures: Vec::new(),
             not_applicable: Vec::new(),
+            cases: 0,
+            failed_cases: 0,
+            samples: BTreeMap::new(),
             reasons: Vec::new(),
             seconds: 0,
             seed: 0,

@@ -1,5 +1,6 @@
 //! One scenario under way: its cluster, its workloads, its figures; and how every one of them ends.
 
+mod cases;
 mod conclude;
 mod figures;
 mod waits;
@@ -38,6 +39,8 @@ pub struct Show {
     pub screen: Arc<Screen>,
     /// Fixes what is left to chance.
     pub seed: u64,
+    /// The most repetitions of anything that is repeated.
+    pub times_max: u32,
     /// Why servers cannot be hosts of their own, if they can't.
     pub no_network: Option<String>,
 }
@@ -63,6 +66,7 @@ pub struct Run {
     open_before: BTreeMap<u32, figures::OpenFiles>,
     /// How long refusals took that were asked for on purpose.
     probed: Vec<Duration>,
+    times_max: u32,
     applied_before: u64,
     outcome: Outcome,
     recorder: Recorder,
@@ -95,6 +99,7 @@ impl Run {
             excused: BTreeMap::new(),
             open_before: BTreeMap::new(),
             probed: Vec::new(),
+            times_max: show.times_max,
             applied_before: 0,
             outcome: Outcome { seed: show.seed, ..Outcome::new(scenario.name) },
             recorder,

@@ -47,6 +47,7 @@ pub async fn rounds(soak: Soak, show: &Show, mut each: impl FnMut(&Outcome)) -> 
             host: show.host.clone(),
             screen: std::sync::Arc::clone(&show.screen),
             seed,
+            times_max: show.times_max,
             no_network: show.no_network.clone(),
         };
         let outcome = scenario.run(&show).await;

@@ -108,7 +108,9 @@ impl Judge {
                 let (incarnation, expected) = (track.incarnation, record.state);
                 commands.push(Command::SetSpuState { spu, incarnation, expected, wanted, reason });
             }
-            if reason == SILENT && self.silenced.iter().all(|(_, silenced)| *silenced != spu) {
+            if (reason == SILENT || reason == UNHEARD)
+                && self.silenced.iter().all(|(_, silenced)| *silenced != spu)
+            {
                 self.silenced.push_back((now, spu));
             }
             return commands;
@@ -141,6 +143,8 @@ impl Judge {
 }
 
 const SILENT: &str = "silent";
+/// It lives, but can be told nothing and change no set: what it leads must not wait for it for ever.
+const UNHEARD: &str = "answers, but sends no heartbeats";
 
 fn take_sights(track: &mut Track, at: Duration, started: Duration, direct: Sight, through: &[Sight]) {
     if track.last_heard > started {
@@ -174,9 +178,11 @@ fn verdict(
         track.answered.is_some_and(|at| at > track.last_heard && now.saturating_sub(at) < settings.confirm);
     let hold = if held || answered { settings.mass_hold } else { Duration::ZERO };
     if silence >= settings.offline_after().saturating_add(hold) {
-        return Some((SpuState::Offline, SILENT));
+        return Some((SpuState::Offline, if answered { UNHEARD } else { SILENT }));
     }
-    if track.all_stuck(record, settings.node_stalled_after) {
+    // One that registers with stuck disks leads nothing yet: it is not offline again and again, but has not joined.
+    let joining = record.state == SpuState::Joining;
+    if !joining && track.all_stuck(record, settings.node_stalled_after) {
         return Some((SpuState::Offline, "disk_stall"));
     }
     if silence >= settings.suspect_after {
@@ -188,6 +194,7 @@ fn verdict(
         SpuState::Joining => track
             .heard_since
             .filter(|since| track.last_heard.saturating_sub(*since) >= settings.join_age)
+            .filter(|_| !track.all_stuck(record, settings.volume_stalled_after))
             .map(|_| (SpuState::Online, "joined")),
         SpuState::Suspect | SpuState::Online | SpuState::Draining | SpuState::Offline => None,
     }

@@ -165,7 +165,10 @@ fn an_answered_probe_defers_the_verdict_by_silence() {
         world.run_to(world.now + 500);
         world.probed(3, Sight::Silent, &[Sight::Answered]);
     }
-    assert_eq!(world.what(), [(6000, 3, "suspect: no heartbeat"), (39_000, 3, "offline: silent")]);
+    assert_eq!(
+        world.what(),
+        [(6000, 3, "suspect: no heartbeat"), (39_000, 3, "offline: answers, but sends no heartbeats")]
+    );
 }
 
 #[test]
@@ -263,6 +266,20 @@ fn a_node_whose_volumes_are_all_stuck_is_offline() {
     world.beating = vec![(1, 20_000), (2, 0), (3, 0)];
     world.run_to(2000);
     assert_eq!(world.what(), [(500, 1, "stalled"), (1500, 1, "offline: disk_stall")]);
+}
+
+#[test]
+fn a_node_that_registers_with_stuck_volumes_joins_once_they_move() {
+    let mut world = World::of(Cluster::of(3));
+    world.beating = vec![(1, 20_000), (2, 0), (3, 0)];
+    world.run_to(2000);
+    assert_eq!(world.what(), [(500, 1, "stalled"), (600, 1, "offline: disk_stall")]);
+    world.cluster.register_as(1, 2, &[]);
+    world.run_to(40_000);
+    assert_eq!(world.what().len(), 2, "{:?}", world.changes);
+    world.beating = vec![(1, 0), (2, 0), (3, 0)];
+    world.run_to(50_000);
+    assert_eq!(world.what()[2..], [(40_500, 1, "online: joined"), (42_500, 1, "writable")]);
 }
 
 #[test]
