@@ -181,8 +181,7 @@ fn verdict(
         return Some((SpuState::Offline, if answered { UNHEARD } else { SILENT }));
     }
     // One that registers with stuck disks leads nothing yet: it is not offline again and again, but has not joined.
-    let joining = record.state == SpuState::Joining;
-    if !joining && track.all_stuck(record, settings.node_stalled_after) {
+    if record.state != SpuState::Joining && track.all_stuck(record, settings.node_stalled_after) {
         return Some((SpuState::Offline, "disk_stall"));
     }
     if silence >= settings.suspect_after {

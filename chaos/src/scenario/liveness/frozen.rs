@@ -10,6 +10,9 @@ use crate::nemesis::freeze::Frozen;
 use crate::rig::{Filesystem, VolumeSpec};
 use crate::scenario::run::{Run, TOPIC, millis};
 
+/// 5 s, counted from the last turn that the volume's worker finished, which was shortly before.
+const STALLED_AFTER_MS: u64 = 4_900;
+
 pub(super) fn parts() -> Vec<Part> {
     vec![
         part("frozen-volume", "one of a node's two disks is frozen for 12 s", 1, |run| {
@@ -43,11 +46,11 @@ async fn one_volume(run: &mut Run, times: u32) -> anyhow::Result<()> {
         let leads = run.until(Duration::from_secs(30), led).await;
         run.expect(leads.is_some(), || format!("spu {spu} leads nothing on {path}"));
         let case = run.begin_case(&format!("{} of spu {spu} is frozen for {SECONDS} s", disk.name())).await?;
-        let frozen = Frozen::start(&disk, SECONDS)?;
         let began = run.now();
+        let frozen = Frozen::start(&disk, SECONDS)?;
         let moved = run.until(Duration::from_secs(11), |run| !led(run)).await;
         let moved = moved.map(|at| millis(at.saturating_sub(began)));
-        run.sample("frozen_leaders_moved_ms", moved, 5_000..=7_000);
+        run.sample("frozen_leaders_moved_ms", moved, STALLED_AFTER_MS..=7_000);
         let left = run.until(Duration::from_secs(4), |run| !any_in_sync(run, spu, &there)).await;
         let left = left.map(|at| millis(at.saturating_sub(began)));
         // Followers that fell behind may have left on that account before.
