@@ -22,6 +22,7 @@ use crate::raft_runtime::metadata::MemoryStore;
 use crate::raft_runtime::{DataDirError, MemoryIdentity, RaftSettings};
 use crate::session::SessionSettings;
 
+mod failover;
 mod full_disks;
 
 const PATIENCE: Duration = Duration::from_secs(30);

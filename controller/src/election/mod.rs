@@ -188,11 +188,13 @@ fn best(state: &ClusterState, partition: &Partition, fit: impl Fn(&Replica) -> b
 /// How willingly a node is given leaderships; lower is better.
 fn rank(state: &ClusterState, spu: SpuId) -> u8 {
     match state.spu_state(spu) {
-        SpuState::Joining | SpuState::Online if state.duty(spu) == Duty::Serving => 0,
-        SpuState::Joining | SpuState::Online => 1,
-        SpuState::Suspect => 2,
-        SpuState::Draining => 3,
-        SpuState::Offline => 4,
+        SpuState::Online if state.duty(spu) == Duty::Serving => 0,
+        // It may be gone in a moment, and with it the leadership.
+        SpuState::Joining if state.duty(spu) == Duty::Serving => 1,
+        SpuState::Joining | SpuState::Online => 2,
+        SpuState::Suspect => 3,
+        SpuState::Draining => 4,
+        SpuState::Offline => 5,
     }
 }
 

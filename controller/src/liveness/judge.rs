@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use plimsoll_proto::ids::{Incarnation, SpuId, VolumeId};
 
+use super::flaps::Flaps;
 use super::settings::LivenessSettings;
 use super::track::{Subject, Track};
 use super::{Command, Event, Sight};
@@ -19,12 +20,20 @@ pub struct Judge {
     last_turn: Duration,
     /// Nodes declared offline by silence, and when.
     silenced: VecDeque<(Duration, SpuId)>,
+    flaps: Flaps,
 }
 
 impl Judge {
-    /// A judge that starts at `now` with every node of `state` that is not offline.
-    pub fn new(settings: LivenessSettings, now: Duration, state: &ClusterState) -> Self {
-        let mut judge = Self { settings, tracks: BTreeMap::new(), last_turn: now, silenced: VecDeque::new() };
+    /// A judge that starts at `now`, which is `wall_ms` since 1970, with every node of `state` that is not offline.
+    pub fn new(settings: LivenessSettings, now: Duration, wall_ms: u64, state: &ClusterState) -> Self {
+        let mut judge = Self {
+            settings,
+            tracks: BTreeMap::new(),
+            last_turn: now,
+            silenced: VecDeque::new(),
+            flaps: Flaps::default(),
+        };
+        judge.flaps.follow(now, Some(wall_ms), state, &settings);
         judge.follow(now, state);
         judge
     }
@@ -78,6 +87,7 @@ impl Judge {
 
     /// Tracks exactly the runs that are registered and not offline.
     fn follow(&mut self, now: Duration, state: &ClusterState) {
+        self.flaps.follow(now, None, state, &self.settings);
         let live = |spu: &SpuId| state.spu(*spu).filter(|record| record.state.is_live());
         self.tracks.retain(|spu, track| live(spu).is_some_and(|r| r.incarnation == track.incarnation));
         for (spu, record) in state.spus() {
@@ -95,6 +105,7 @@ impl Judge {
     fn judge_one(&mut self, spu: SpuId, now: Duration, state: &ClusterState) -> Vec<Command> {
         let held = self.is_held(now);
         let settings = self.settings;
+        let hold = self.flaps.hold(spu, now, &settings);
         let (Some(track), Some(record)) = (self.tracks.get_mut(&spu), state.spu(spu)) else {
             return Vec::new();
         };
@@ -103,7 +114,11 @@ impl Judge {
             track.probed = Some(now);
             commands.push(Command::Probe { spu, incarnation: track.incarnation });
         }
-        if let Some((wanted, reason)) = verdict(track, record, now, held, &settings) {
+        if !hold.is_zero() && record.state == SpuState::Joining && !track.held_told {
+            track.held_told = true;
+            commands.push(Command::Held { spu, returns: self.flaps.returns(spu, now), hold });
+        }
+        if let Some((wanted, reason)) = verdict(track, record, now, (held, hold), &settings) {
             if track.ask(Subject::Node, now, &settings) {
                 let (incarnation, expected) = (track.incarnation, record.state);
                 commands.push(Command::SetSpuState { spu, incarnation, expected, wanted, reason });
@@ -167,7 +182,7 @@ fn verdict(
     track: &Track,
     record: &Spu,
     now: Duration,
-    held: bool,
+    (held, back_after): (bool, Duration),
     settings: &LivenessSettings,
 ) -> Option<(SpuState, &'static str)> {
     let silence = track.silence(now);
@@ -188,14 +203,21 @@ fn verdict(
         let newly = matches!(record.state, SpuState::Joining | SpuState::Online);
         return newly.then_some((SpuState::Suspect, "no heartbeat"));
     }
+    let heard_for = track.heard_since.map(|since| track.last_heard.saturating_sub(since));
     match record.state {
-        SpuState::Suspect if track.heard_since.is_some() => Some((SpuState::Online, "heard again")),
-        SpuState::Joining => track
-            .heard_since
-            .filter(|since| track.last_heard.saturating_sub(*since) >= settings.join_age)
-            .filter(|_| !track.all_stuck(record, settings.volume_stalled_after))
-            .map(|_| (SpuState::Online, "joined")),
-        SpuState::Suspect | SpuState::Online | SpuState::Draining | SpuState::Offline => None,
+        SpuState::Suspect if heard_for.is_some_and(|heard| heard >= back_after) => {
+            Some((SpuState::Online, "heard again"))
+        }
+        SpuState::Joining
+            if heard_for.is_some_and(|heard| heard >= settings.join_age.max(back_after))
+                && !track.all_stuck(record, settings.volume_stalled_after) =>
+        {
+            let reason = if back_after.is_zero() { "joined" } else { "joined after a hold" };
+            Some((SpuState::Online, reason))
+        }
+        SpuState::Joining | SpuState::Suspect | SpuState::Online | SpuState::Draining | SpuState::Offline => {
+            None
+        }
     }
 }
 

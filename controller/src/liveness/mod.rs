@@ -8,9 +8,11 @@
 //! heartbeat ............ silence 6 s: suspect, probed directly and through two others every 500 ms
 //!                        silence 9 s: offline   (39 s while many are silent, or while a probe is answered)
 //! stream closed ........ probed at once; refused from two vantage points: offline
+//! a run after one that died  online after 3 s of heartbeats; the third within 10 min after 10 s, then 20 s, ... 300 s
 //! data path of a volume  stuck 5 s: stalled;  of all volumes 20 s: offline (disk_stall)
 //! ```
 
+mod flaps;
 mod judge;
 mod settings;
 #[cfg(test)]
@@ -82,6 +84,15 @@ pub enum Command {
         spu: SpuId,
         /// Its run.
         incarnation: Incarnation,
+    },
+    /// Tell that a node stays at joining for longer, once for each run: it came back too often.
+    Held {
+        /// The node.
+        spu: SpuId,
+        /// How often it came back within the window.
+        returns: u32,
+        /// How long it must be heard.
+        hold: Duration,
     },
     /// Propose another state of a node.
     SetSpuState {

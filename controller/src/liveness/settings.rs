@@ -26,6 +26,14 @@ pub struct LivenessSettings {
     pub stall_hold: Duration,
     /// Largest such time. Default 300 s.
     pub stall_hold_max: Duration,
+    /// Within which time returns of a node count: registrations after a run that did not end in order. Default 600 s.
+    pub flap_window: Duration,
+    /// So many returns within the window are not held. Default 2.
+    pub flap_free: u32,
+    /// The next one must be heard for so long before the node is online; doubles with each. Default 10 s.
+    pub flap_hold: Duration,
+    /// Largest such time. Default 300 s.
+    pub flap_hold_max: Duration,
     /// A judge that was not asked for longer was paused itself and credits the gap. Default 1 s.
     pub pause_after: Duration,
     /// A proposal is repeated after so long without effect. Default 1 s.
@@ -45,6 +53,10 @@ impl Default for LivenessSettings {
             node_stalled_after: Duration::from_secs(20),
             stall_hold: Duration::from_secs(2),
             stall_hold_max: Duration::from_secs(300),
+            flap_window: Duration::from_secs(600),
+            flap_free: 2,
+            flap_hold: Duration::from_secs(10),
+            flap_hold_max: Duration::from_secs(300),
             pause_after: Duration::from_secs(1),
             repeat_after: Duration::from_secs(1),
         }
@@ -70,6 +82,9 @@ impl LivenessSettings {
             self.volume_stalled_after < self.node_stalled_after,
             "liveness volume_stalled_after must be below node_stalled_after",
         )?;
+        rule(self.join_age <= self.flap_hold, "liveness join_age must not exceed flap_hold")?;
+        rule(self.flap_hold <= self.flap_hold_max, "liveness flap_hold must not exceed flap_hold_max")?;
+        rule(self.flap_hold_max <= self.flap_window, "liveness flap_hold_max must not exceed flap_window")?;
         rule(self.stall_hold <= self.stall_hold_max, "liveness stall_hold must not exceed stall_hold_max")
     }
 }

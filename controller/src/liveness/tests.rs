@@ -23,7 +23,7 @@ fn ms(ms: u64) -> Duration {
 
 impl World {
     fn of(cluster: Cluster) -> Self {
-        let judge = Judge::new(LivenessSettings::default(), ms(0), &cluster.state);
+        let judge = Judge::new(LivenessSettings::default(), ms(0), cluster.index * 1000, &cluster.state);
         let beating = cluster.state.spus().keys().map(|spu| (spu.0, 0)).collect();
         Self { cluster, judge, now: 0, probes: vec![], changes: vec![], beating }
     }
@@ -37,6 +37,9 @@ impl World {
     fn execute(&mut self, command: Command) {
         let change = match command {
             Command::Probe { spu, .. } => return self.probes.push((self.now, spu.0)),
+            Command::Held { spu, returns, .. } => {
+                return self.changes.push((self.now, spu.0, format!("held: {returns} returns")));
+            }
             Command::SetSpuState { spu, incarnation, expected, wanted, reason } => {
                 self.changes.push((self.now, spu.0, format!("{wanted}: {reason}")));
                 Change::SetSpuState(v1::SetSpuState {
@@ -235,10 +238,116 @@ fn a_joining_node_is_online_after_three_seconds_of_heartbeats() {
     assert_eq!(world.what(), [(5500, 3, "online: joined")]);
 }
 
+/// The node refuses connections, is offline, registers again and beats.
+fn flap(world: &mut World, nonce: u8) -> u64 {
+    world.close(3);
+    world.now += 10;
+    world.probed(3, Sight::Refused, &[Sight::Refused]);
+    world.cluster.register_as(3, nonce, &[]);
+    world.beating.push((3, 0));
+    world.now = world.now.next_multiple_of(500);
+    world.now
+}
+
+#[test]
+fn a_node_that_comes_back_too_often_is_held_for_longer_each_time() {
+    let mut world = World::of(Cluster::with_topic());
+    for (nonce, hold) in (10u8..).zip([3, 3, 10, 20, 40]) {
+        world.changes.clear();
+        let back = flap(&mut world, nonce);
+        // Its first heartbeat is the next one.
+        let online = back + 500 + hold * 1000;
+        world.run_to(online - 100);
+        let state = world.cluster.state.spu_state(SpuId(3));
+        assert_eq!(state, SpuState::Joining, "return {}: {:?}", nonce - 9, world.changes);
+        world.run_to(online);
+        assert_eq!(world.cluster.state.spu_state(SpuId(3)), SpuState::Online, "{:?}", world.changes);
+        let held = world.changes.iter().filter(|(_, _, what)| what.starts_with("held")).count();
+        assert_eq!(held, usize::from(hold > 3), "told once: {:?}", world.changes);
+    }
+    // After ten quiet minutes it is like any other.
+    world.run_to(world.now + 601_000);
+    world.changes.clear();
+    let back = flap(&mut world, 99);
+    world.run_to(back + 3500);
+    assert_eq!(world.what().last(), Some(&(back + 3500, 3, "online: joined")));
+}
+
+#[test]
+fn silence_is_no_way_around_the_hold() {
+    let mut world = World::of(Cluster::with_topic());
+    for nonce in 10..13 {
+        let back = flap(&mut world, nonce);
+        world.run_to(back + 3500);
+    }
+    assert_eq!(world.cluster.state.spu_state(SpuId(3)), SpuState::Joining);
+    world.silence(3);
+    world.run_to(world.now + 7000);
+    assert_eq!(world.cluster.state.spu_state(SpuId(3)), SpuState::Suspect);
+    world.beating.push((3, 0));
+    let again = world.now.next_multiple_of(500);
+    world.run_to(again + 9900);
+    assert_eq!(world.cluster.state.spu_state(SpuId(3)), SpuState::Suspect);
+    world.run_to(again + 10_500);
+    assert_eq!(world.cluster.state.spu_state(SpuId(3)), SpuState::Online);
+}
+
+#[test]
+fn a_short_lived_node_causes_no_election_and_gets_no_replica() {
+    let mut world = World::of(Cluster::with_topic());
+    let before = world.cluster.p().clone();
+    for nonce in 1..20 {
+        world.cluster.register_as(4, nonce, &[]);
+        world.beating.push((4, 0));
+        for _ in 0..5 {
+            world.run_to(world.now + 500);
+            let (targets, _) = crate::placement::targets(&world.cluster.state, &facts_of_all(&world.cluster));
+            assert!(targets.iter().all(|target| target.spu != SpuId(4)), "younger than 3 s");
+            assert_eq!(targets.len(), 3);
+        }
+        world.close(4);
+        world.now += 10;
+        world.probed(4, Sight::Refused, &[Sight::Refused]);
+        world.now = world.now.next_multiple_of(500);
+        assert_eq!(world.cluster.state.spu_state(SpuId(4)), SpuState::Offline);
+    }
+    assert_eq!(*world.cluster.p(), before, "no leader, no set and no epoch changed");
+    let led = |event: &v1::ClusterEvent| event.kind == "leader_changed" && event.from != "none";
+    assert!(!world.cluster.state.events_after(0).any(led));
+}
+
+fn facts_of_all(cluster: &Cluster) -> crate::placement::Facts {
+    let volumes =
+        cluster.state.spus().iter().flat_map(|(id, spu)| spu.volumes.keys().map(|volume| (*id, *volume)));
+    let normal = v1::VolumeFacts {
+        level: v1::DiskLevel::Normal.into(),
+        free_bytes: 1 << 30,
+        ..v1::VolumeFacts::default()
+    };
+    volumes.map(|place| (place, normal.clone())).collect()
+}
+
+#[test]
+fn a_member_that_started_again_and_dies_at_once_causes_no_election() {
+    let mut world = World::of(Cluster::with_topic());
+    let (leader, epoch) = (world.cluster.p().leader, world.cluster.p().leader_epoch);
+    for nonce in 10..20 {
+        world.cluster.register_as(3, nonce, &[]);
+        world.beating.retain(|(spu, _)| *spu != 3);
+        world.beating.push((3, 0));
+        world.run_to(world.now + 1000);
+        world.close(3);
+        world.now += 10;
+        world.probed(3, Sight::Refused, &[Sight::Refused]);
+        world.now = world.now.next_multiple_of(500);
+        assert_eq!((world.cluster.p().leader, world.cluster.p().leader_epoch), (leader, epoch));
+    }
+}
+
 #[test]
 fn a_new_leader_gives_everybody_a_fresh_deadline() {
     let cluster = Cluster::of(3);
-    let mut judge = Judge::new(LivenessSettings::default(), ms(500_000), &cluster.state);
+    let mut judge = Judge::new(LivenessSettings::default(), ms(500_000), 0, &cluster.state);
     assert_eq!(judge.on(ms(500_100), Event::Tick, &cluster.state), vec![]);
 }
 

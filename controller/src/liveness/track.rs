@@ -24,6 +24,8 @@ pub(super) struct Track {
     pub(super) probed: Option<Duration>,
     /// Two vantage points saw the port refuse.
     pub(super) refused: bool,
+    /// It was told that this run is held at joining.
+    pub(super) held_told: bool,
     pub(super) volumes: BTreeMap<VolumeId, DataPath>,
     asked: BTreeMap<Subject, Duration>,
 }
@@ -56,6 +58,7 @@ impl Track {
             answered: None,
             probed: None,
             refused: false,
+            held_told: false,
             volumes: BTreeMap::new(),
             asked: BTreeMap::new(),
         }

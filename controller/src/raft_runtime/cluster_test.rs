@@ -1,5 +1,8 @@
 //! Several controllers in one process, over real loopback connections and real files.
 
+mod five;
+mod severable;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +19,7 @@ use super::handle::JournalState;
 use super::journal::JournalSettings;
 use super::metadata::{RocksSettings, RocksStore};
 use super::testing::TempDir;
+use super::wire::MESSAGE_BYTES_MAX;
 use super::{DataDir, DataDirError, ProposeError, Proposed, RaftHandle, RaftSettings, start};
 use crate::cluster::{Effect, Outcome, RULES_VERSION};
 
@@ -40,6 +44,8 @@ struct Site {
     peers: BTreeMap<ControllerId, String>,
     listener: Option<Listener>,
     running: Option<(RaftHandle, Server)>,
+    tune: fn(&mut RaftSettings),
+    journal_bytes: u64,
 }
 
 fn ids(count: u32) -> v1::Entry {
@@ -60,7 +66,7 @@ impl Site {
     }
 
     async fn start(&mut self) {
-        let journal = JournalSettings { file_bytes: 1 << 20, ..JournalSettings::default() };
+        let journal = JournalSettings { file_bytes: self.journal_bytes, ..JournalSettings::default() };
         let disk = self.disk();
         // The former lane may hold the lock for a moment.
         let (identity, journal) = loop {
@@ -76,6 +82,7 @@ impl Site {
         settings.compact_entries = 50;
         settings.keep_entries = 5;
         settings.metadata_interval = Duration::from_millis(50);
+        (self.tune)(&mut settings);
         let (handle, service) =
             start(&self.host, settings, Box::new(identity), Box::new(journal), Box::new(store), None)
                 .await
@@ -107,26 +114,34 @@ impl Site {
 }
 
 async fn sites(count: u64) -> Vec<Site> {
-    let host = Host::real();
-    let mut listeners = Vec::new();
-    for _ in 0..count {
-        listeners.push(host.network.bind("127.0.0.1:0").await.expect("a free port"));
+    let mut sites = laid_out((0..count).map(|_| Host::real())).await;
+    for site in &mut sites {
+        site.start().await;
+    }
+    sites
+}
+
+/// Sites on these hosts, with their ports bound, not started.
+async fn laid_out(hosts: impl IntoIterator<Item = Host>) -> Vec<Site> {
+    let mut bound = Vec::new();
+    for host in hosts {
+        let listener = host.network.bind("127.0.0.1:0").await.expect("a free port");
+        bound.push((host, listener));
     }
     let address = |listener: &Listener| listener.local_addr().expect("bound").to_string();
-    let peers: BTreeMap<_, _> = (1..).map(ControllerId).zip(listeners.iter().map(address)).collect();
-    let site = |(id, listener)| Site {
-        host: host.clone(),
+    let addresses = bound.iter().map(|(_, listener)| address(listener));
+    let peers: BTreeMap<_, _> = (1..).map(ControllerId).zip(addresses).collect();
+    let site = |(id, (host, listener))| Site {
+        host,
         id,
         dir: TempDir::new("raft"),
         peers: peers.clone(),
         listener: Some(listener),
         running: None,
+        tune: |_| {},
+        journal_bytes: 1 << 20,
     };
-    let mut sites: Vec<Site> = peers.keys().copied().zip(listeners).map(site).collect();
-    for site in &mut sites {
-        site.start().await;
-    }
-    sites
+    peers.keys().copied().zip(bound).map(site).collect()
 }
 
 /// Which of the running ones leads.
@@ -146,10 +161,14 @@ async fn leader(sites: &[Site]) -> usize {
 
 /// Proposes at whoever leads until it is applied.
 async fn propose(sites: &[Site]) -> Proposed {
+    propose_entry(sites, ids(10)).await
+}
+
+async fn propose_entry(sites: &[Site], entry: v1::Entry) -> Proposed {
     let wait = async {
         loop {
             let at = leader(sites).await;
-            match sites[at].handle().propose(ids(10), Duration::from_secs(5)).await {
+            match sites[at].handle().propose(entry.clone(), Duration::from_secs(5)).await {
                 Ok(proposed) => return proposed,
                 Err(error) => assert!(error.is_retryable(), "{error}"),
             }
@@ -228,6 +247,49 @@ async fn one_that_was_away_for_long_catches_up_by_snapshot() {
     let other = (0..3).find(|at| *at != away && *at != led).expect("three");
     sites[other].kill().await;
     assert!(first_id(&propose(&sites).await) > first_id(&last));
+    end(sites).await;
+}
+
+/// Makes the state larger by `bytes`: an event with a long reason.
+fn long_reason(from: v1::SpuDuty, to: v1::SpuDuty, incarnation: u64, bytes: usize) -> v1::Entry {
+    let change = Change::SetSpuDuty(v1::SetSpuDuty {
+        spu_id: 1,
+        incarnation,
+        expected: from.into(),
+        wanted: to.into(),
+        reason: "r".repeat(bytes),
+        force: false,
+    });
+    v1::Entry { change: Some(change), ..ids(1) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_larger_than_any_message_arrives() {
+    let mut sites = laid_out((0..3).map(|_| Host::real())).await;
+    for site in &mut sites {
+        site.journal_bytes = 32 << 20;
+        site.tune = |settings| settings.compact_entries = 10;
+        site.start().await;
+    }
+    propose(&sites).await;
+    let away = (leader(&sites).await + 1) % 3;
+    sites[away].kill().await;
+    let node = Change::RegisterSpu(crate::cluster::testing::registration(1, 1));
+    let registered = propose_entry(&sites, v1::Entry { change: Some(node), ..ids(1) }).await;
+    let (mut from, mut to) = (v1::SpuDuty::Serving, v1::SpuDuty::Cordoned);
+    let mut last = registered.index;
+    while sites[leader(&sites).await].handle().view().state.encode_snapshot().len() <= MESSAGE_BYTES_MAX {
+        last = propose_entry(&sites, long_reason(from, to, registered.index, 256 << 10)).await.index;
+        std::mem::swap(&mut from, &mut to);
+    }
+    // Past the next snapshot of the others: the log alone does not hold what it missed.
+    for _ in 0..20 {
+        last = propose(&sites).await.index;
+    }
+    sites[away].start().await;
+    applied(&sites[away], last).await;
+    let led = leader(&sites).await;
+    assert_eq!(sites[away].handle().view().state, sites[led].handle().view().state);
     end(sites).await;
 }
 

@@ -30,6 +30,7 @@ mod log_store;
 mod members;
 pub mod metadata;
 mod node;
+mod parts;
 mod peers;
 mod pending;
 mod propose;

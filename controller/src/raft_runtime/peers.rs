@@ -19,6 +19,7 @@ use tonic::transport::Channel;
 
 use super::disk_room::DiskRoom;
 use super::handle::View;
+use super::parts;
 use super::wire::MESSAGE_BYTES_MAX;
 
 /// Messages that wait for one peer at most.
@@ -28,8 +29,6 @@ const STREAM_QUEUE: usize = 256;
 /// A connection that held this long was a good one: the next failure is retried quickly.
 const STEADY: Duration = Duration::from_secs(2);
 
-/// Bytes of a snapshot in one message.
-const PART_BYTES: usize = if cfg!(test) { 1 << 10 } else { 4 << 20 };
 /// The metadata of a stream that holds the token which controllers share.
 pub(super) const TOKEN_KEY: &str = "plimsoll-peer-token-bin";
 
@@ -133,16 +132,8 @@ impl PeerSender {
 
     /// Sends a snapshot in parts; one that is still on its way gives up its place.
     fn send_snapshot(&mut self, channel: Channel, snapshot: Bytes) {
-        let parts = snapshot.len().div_ceil(PART_BYTES).max(1);
-        let count = u32::try_from(parts).unwrap_or(u32::MAX);
-        let head = self.message(Bytes::new());
-        let part = move |at: u32| {
-            let from =
-                usize::try_from(at).unwrap_or(usize::MAX).saturating_mul(PART_BYTES).min(snapshot.len());
-            let upto = from.saturating_add(PART_BYTES).min(snapshot.len());
-            v1::RaftMessage { message: snapshot.slice(from..upto), part: at, parts: count, ..head.clone() }
-        };
-        let request = with_token(futures::stream::iter((0..count).map(part)), self.token.as_ref());
+        let parts = parts::cut(self.message(Bytes::new()), snapshot);
+        let request = with_token(futures::stream::iter(parts), self.token.as_ref());
         let mut client = RaftPeerClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX);
         let (events, to) = (self.events.clone(), self.peer.0);
         let sending = async move {

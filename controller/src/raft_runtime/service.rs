@@ -13,13 +13,12 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::handle::View;
+use super::parts::{Bench, NotWhole};
 use super::peers::TOKEN_KEY;
 use super::wire::{self, MESSAGE_BYTES_MAX};
 
 /// Messages of all peers that wait for the lane at most; beyond it they are lost, which Raft allows.
 pub(super) const INBOX: usize = 4096;
-/// Largest snapshot that is taken: more than a journal file may hold.
-const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
 
 /// The service to add to the controller's server, see [`PeerService::into_server`].
 #[derive(Clone)]
@@ -28,6 +27,7 @@ pub struct PeerService {
     /// As configured; counts until the lane has published who there is.
     pub(super) peers: Arc<BTreeMap<ControllerId, String>>,
     pub(super) token: Option<Secret>,
+    pub(super) bench: Bench,
     pub(super) inbox: mpsc::Sender<Incoming>,
     pub(super) view: watch::Receiver<Arc<View>>,
 }
@@ -45,20 +45,36 @@ impl PeerService {
     }
 
     fn take(&self, message: v1::RaftMessage) -> Result<(), Box<ErrorDetail>> {
-        self.check_cluster(&message.cluster_id)?;
-        let is_peer = |id| {
-            let view = self.view.borrow();
-            let published = !view.peers.is_empty();
-            if published { view.peers.iter().any(|peer| peer.id == id) } else { self.peers.contains_key(&id) }
-        };
-        let decoded = wire::decode(&message.message, message.from, self.own, is_peer).map_err(|why| {
-            let text = format!("a message of controller {} was refused: {why}", message.from);
-            Box::new(ErrorDetail::not_written(Reason::InvalidArgument, text))
-        })?;
+        let is_peer = |id| self.is_peer(id);
+        let decoded = wire::decode(&message.message, message.from, self.own, is_peer)
+            .map_err(|why| Box::new(refused(message.from, why)))?;
         match self.inbox.try_send(Incoming { message: decoded, disk_full: message.disk_full }) {
-            Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
+            Ok(()) => Ok(()),
+            // Its sender is to know, and sends it again; of other messages the library itself does.
+            Err(mpsc::error::TrySendError::Full(_)) if message.parts > 0 => {
+                Err(Box::new(ErrorDetail::not_written(
+                    Reason::MemoryPressure,
+                    "too many messages wait for this controller",
+                )))
+            }
+            Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(Box::new(shutting_down())),
         }
+    }
+
+    fn is_peer(&self, id: ControllerId) -> bool {
+        let view = self.view.borrow();
+        let published = !view.peers.is_empty();
+        if published { view.peers.iter().any(|peer| peer.id == id) } else { self.peers.contains_key(&id) }
+    }
+
+    /// Whether anything of a message is kept: before a snapshot is whole, its parts are.
+    fn check_sender(&self, message: &v1::RaftMessage) -> Result<(), Box<ErrorDetail>> {
+        self.check_cluster(&message.cluster_id)?;
+        if message.from == self.own.0 || !self.is_peer(ControllerId(message.from)) {
+            return Err(Box::new(refused(message.from, wire::Refused::WrongPeer)));
+        }
+        Ok(())
     }
 
     /// Whether the stream comes from somebody who knows the token that the controllers share.
@@ -83,33 +99,9 @@ impl PeerService {
     }
 }
 
-/// Puts the parts of a snapshot together.
-#[derive(Default)]
-struct Parts {
-    next: u32,
-    bytes: Vec<u8>,
-}
-
-impl Parts {
-    /// The whole message, once its last part came. Parts come in order, on one stream.
-    fn add(&mut self, mut message: v1::RaftMessage) -> Result<Option<v1::RaftMessage>, &'static str> {
-        if message.parts <= 1 {
-            return Ok(Some(message));
-        }
-        if message.part != self.next || message.part >= message.parts {
-            return Err("its parts are not in order");
-        }
-        if self.bytes.len().saturating_add(message.message.len()) > SNAPSHOT_BYTES_MAX {
-            return Err("it is larger than a journal can be");
-        }
-        self.bytes.extend_from_slice(&message.message);
-        self.next += 1;
-        if self.next < message.parts {
-            return Ok(None);
-        }
-        message.message = std::mem::take(self).bytes.into();
-        Ok(Some(message))
-    }
+fn refused(from: u64, why: impl std::fmt::Display) -> ErrorDetail {
+    let text = format!("a message of controller {from} was refused: {why}");
+    ErrorDetail::not_written(Reason::InvalidArgument, text)
 }
 
 fn shutting_down() -> ErrorDetail {
@@ -124,47 +116,23 @@ impl RaftPeer for PeerService {
     ) -> Result<Response<v1::RaftSummary>, Status> {
         self.check_token(request.metadata()).map_err(|detail| detail.to_status())?;
         let mut messages = request.into_inner();
-        let mut parts = Parts::default();
+        let mut parts = self.bench.stream();
         let mut received = 0;
         loop {
             let message = tokio::select! {
                 message = messages.message() => message?,
                 // A server that shuts down gracefully must not wait for its peers to end their streams.
                 () = self.inbox.closed() => return Err(shutting_down().to_status()),
+                () = parts.superseded() => return Err(refused(0, NotWhole::Superseded).to_status()),
             };
             let Some(message) = message else { break };
-            let whole = parts.add(message).map_err(|why| {
-                ErrorDetail::not_written(Reason::InvalidArgument, format!("a snapshot was refused: {why}"))
-                    .to_status()
-            })?;
+            self.check_sender(&message).map_err(|detail| detail.to_status())?;
+            let from = message.from;
+            let whole = parts.add(message).map_err(|why| refused(from, why).to_status())?;
             let Some(message) = whole else { continue };
             self.take(message).map_err(|detail| detail.to_status())?;
             received += 1;
         }
         Ok(Response::new(v1::RaftSummary { received }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn part(part: u32, parts: u32, bytes: &'static [u8]) -> v1::RaftMessage {
-        v1::RaftMessage { part, parts, message: bytes.into(), ..Default::default() }
-    }
-
-    #[test]
-    fn parts_make_a_whole_and_only_in_order() {
-        let mut parts = Parts::default();
-        assert_eq!(parts.add(part(0, 0, b"whole")), Ok(Some(part(0, 0, b"whole"))));
-        assert_eq!(parts.add(part(0, 3, b"a")), Ok(None));
-        assert_eq!(parts.add(part(1, 3, b"b")), Ok(None));
-        assert_eq!(parts.add(part(2, 3, b"c")), Ok(Some(part(2, 3, b"abc"))));
-        for wrong in [part(1, 3, b"b"), part(3, 3, b"d"), part(7, 2, b"")] {
-            assert!(Parts::default().add(wrong).is_err());
-        }
-        let mut again = Parts::default();
-        assert_eq!(again.add(part(0, 3, b"a")), Ok(None));
-        assert!(again.add(part(0, 3, b"a")).is_err());
     }
 }

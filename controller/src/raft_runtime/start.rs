@@ -21,6 +21,7 @@ use super::members::Linker;
 use super::metadata::feed::MetadataFeed;
 use super::metadata::{MetadataError, MetadataStore, Stored};
 use super::node::{Health, Node};
+use super::parts::Bench;
 use super::pending::Pending;
 use super::service::{self, PeerService};
 use super::settings::RaftSettings;
@@ -113,6 +114,7 @@ pub async fn start(
         own: settings.id,
         peers: Arc::new(settings.peers.clone()),
         token: settings.peer_token.clone(),
+        bench: Bench::new(journal.fill().capacity),
         inbox,
         view: view.clone(),
     };

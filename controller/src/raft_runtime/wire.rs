@@ -9,8 +9,8 @@ use raft::eraftpb::{Message, MessageType};
 
 use crate::cluster::ClusterState;
 
-/// Largest message between controllers: a snapshot, or entries.
-pub(super) const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Largest message between controllers: entries, or a part of a snapshot.
+pub(super) const MESSAGE_BYTES_MAX: usize = if cfg!(test) { 4 << 20 } else { 64 << 20 };
 
 /// Bytes of a message.
 pub(super) fn encode(message: &Message) -> Vec<u8> {

@@ -39,7 +39,7 @@ async fn lead(shared: &Shared, queue: &mut mpsc::Receiver<(Duration, Event)>) {
     let view = shared.raft.view();
     let now = shared.host.clock.now();
     let term = view.term;
-    let judge = Judge::new(shared.settings.liveness, now, &view.state);
+    let judge = Judge::new(shared.settings.liveness, now, shared.host.clock.wall_ms(), &view.state);
     shared.judges_in(term);
     let logged = view.state.version().0;
     let moving = Moving::default();
@@ -123,6 +123,10 @@ impl Turn {
             Command::Probe { spu, incarnation } => {
                 self.beside("probe", probe::round(self.shared.clone(), spu, incarnation));
             }
+            Command::Held { spu, returns, hold } => tracing::warn!(
+                %spu, returns, hold_s = hold.as_secs(),
+                "an SPU came back too often lately: it takes leaderships and new replicas again when it was heard for so long"
+            ),
             Command::SetSpuState { spu, incarnation, expected, wanted, reason } => {
                 tracing::debug!(%spu, %incarnation, from = %expected, to = %wanted, reason, "proposing a state of an SPU");
                 self.propose(Change::SetSpuState(v1::SetSpuState {

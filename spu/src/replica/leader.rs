@@ -35,6 +35,8 @@ struct Progress {
     /// When it last had everything that the leader had.
     caught_up_at: Duration,
     level: DiskLevel,
+    /// Number of the answer that last brought it something.
+    served: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -186,6 +188,25 @@ impl Leader {
     pub fn on_level(&mut self, spu: SpuId, level: DiskLevel) {
         if let Some(progress) = self.followers.get_mut(&spu) {
             progress.level = level;
+        }
+    }
+
+    /// Whether the high watermark waits for the follower: it is in the set, or in a proposed one.
+    pub fn counts(&self, spu: SpuId) -> bool {
+        let proposed =
+            self.proposed.as_ref().is_some_and(|proposed| proposed.proposal.in_sync.contains(&spu));
+        self.term.in_sync.contains(&spu) || proposed
+    }
+
+    /// In which answer the follower last got something; 0 for none.
+    pub fn served(&self, spu: SpuId) -> u64 {
+        self.followers.get(&spu).map_or(0, |progress| progress.served)
+    }
+
+    /// The follower gets something in this answer.
+    pub fn on_served(&mut self, spu: SpuId, answer: u64) {
+        if let Some(progress) = self.followers.get_mut(&spu) {
+            progress.served = answer;
         }
     }
 
@@ -386,6 +407,7 @@ impl Leader {
                 fetched: None,
                 caught_up_at: now,
                 level: DiskLevel::Normal,
+                served: 0,
             });
         }
     }

@@ -5,12 +5,13 @@
 //!
 //! [`Leader`] counts followers, moves the high watermark and proposes in-sync sets; [`Follower`] says what to
 //! do with a leader's answer; [`Position`] tells whether a follower's log continues the leader's;
-//! [`WaitingAcks`] keeps who waits for the high watermark; [`Lease`] stops a leader that is cut off.
+//! [`Share`] divides an answer among partitions; [`WaitingAcks`] keeps who waits for the high watermark; [`Lease`] stops a leader that is cut off.
 
 mod follower;
 mod leader;
 mod lease;
 mod position;
+mod share;
 mod term;
 mod waiting;
 
@@ -23,5 +24,6 @@ pub use follower::{Asked, Follower, FollowerStep, LeaderAnswer, OwnLog, StopReas
 pub use leader::{Leader, ProposalOutcome, ReportedPosition, StaleFetch};
 pub use lease::Lease;
 pub use position::{EpochEnd, Position};
+pub use share::{Share, Wish};
 pub use term::{LogEnds, Peer, ProduceRefusal, Proposal, Term};
 pub use waiting::WaitingAcks;

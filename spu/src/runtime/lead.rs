@@ -12,7 +12,7 @@ use super::refusal;
 use super::replica::{Role, epoch_lookup};
 use super::work::{ReplicateAnswer, ReplicateWork, Shared, offset};
 use super::worker::Worker;
-use crate::replica::{LogEnds, Position, Proposal, ProposalOutcome, ReportedPosition};
+use crate::replica::{LogEnds, Position, Proposal, ProposalOutcome, ReportedPosition, Share, Wish};
 
 impl Worker {
     /// Answers a follower's fetch from the replicas here; if nothing is worth sending, its `grown` is told
@@ -20,18 +20,30 @@ impl Worker {
     pub(super) fn on_replicate(&mut self, work: ReplicateWork) {
         let ReplicateWork { spu, incarnation, positions, bytes_max, grown, reply } = work;
         let mut answer = ReplicateAnswer::default();
-        for (partition, position) in &positions {
-            let left = bytes_max.saturating_sub(answer.bytes);
-            let one = self.replicate_one(spu, incarnation, partition, position, left, answer.bytes == 0);
-            answer.ready |= match &one.result {
-                Some(replica_batches::Result::Batches(batches)) => !batches.is_empty(),
-                Some(replica_batches::Result::Diverging(_) | replica_batches::Result::Error(_)) => true,
-                None => false,
-            };
-            if let Some(replica_batches::Result::Batches(batches)) = &one.result {
-                answer.bytes += batches.len();
-            }
+        let (mut any_live, mut wishes) = (false, Vec::new());
+        for (at, (partition, position)) in positions.iter().enumerate() {
+            let (one, wish) = self.replicate_one(spu, incarnation, partition, position, at);
+            answer.ready |= one.result.is_some();
+            any_live |= wish.is_some_and(|(_, live)| live);
+            wishes.extend(wish.and_then(|(wish, _)| wish));
             answer.partitions.push(one);
+        }
+        self.answers = self.answers.saturating_add(1);
+        let mut share = Share::new(bytes_max, any_live, wishes);
+        while let Some((wish, bytes)) = share.next() {
+            let Some((partition, position)) = positions.get(wish.at) else { continue };
+            let result = self.batches_for(spu, partition, position, bytes);
+            if let replica_batches::Result::Batches(batches) = &result {
+                share.took(wish, batches.len());
+            }
+            answer.ready = true;
+            if let Some(one) = answer.partitions.get_mut(wish.at) {
+                one.result = Some(result);
+            }
+        }
+        // Who gets nothing now is told so: an empty answer has counted the follower's progress.
+        for one in &mut answer.partitions {
+            one.result.get_or_insert(replica_batches::Result::Batches(bytes::Bytes::new()));
         }
         if !answer.ready {
             for (partition, position) in &positions {
@@ -46,35 +58,45 @@ impl Worker {
         drop(reply.send(answer));
     }
 
+    /// The answer without batches, and where the follower's log continues: what it may get, and whether the partition
+    /// is live.
     fn replicate_one(
         &mut self,
         spu: SpuId,
         incarnation: Incarnation,
         partition: &PartitionId,
         position: &v1::ReplicaPosition,
-        bytes_left: usize,
-        first: bool,
-    ) -> v1::ReplicaBatches {
+        at: usize,
+    ) -> (v1::ReplicaBatches, Option<(Option<Wish>, bool)>) {
         let mut answer = v1::ReplicaBatches {
             topic_id: partition.topic_id.to_bytes(),
             partition: partition.index,
             leader_epoch: position.leader_epoch,
             ..v1::ReplicaBatches::default()
         };
+        let mut wish = None;
         match self.compare(spu, incarnation, partition, position, &mut answer) {
             Ok(Compared::Diverging(diverging)) => {
                 answer.result = Some(replica_batches::Result::Diverging(diverging));
             }
-            Ok(Compared::Continues) => {
-                let wants = !position.paused && (bytes_left > 0 || first);
-                answer.result = Some(match self.batches_for(partition, position, bytes_left, wants) {
-                    Ok(batches) => replica_batches::Result::Batches(batches),
-                    Err(detail) => replica_batches::Result::Error(detail),
-                });
-            }
+            Ok(Compared::Continues) => wish = self.wish(spu, partition, position, at),
             Err(detail) => answer.result = Some(replica_batches::Result::Error(detail)),
         }
-        answer
+        (answer, wish)
+    }
+
+    fn wish(
+        &self,
+        spu: SpuId,
+        partition: &PartitionId,
+        position: &v1::ReplicaPosition,
+        at: usize,
+    ) -> Option<(Option<Wish>, bool)> {
+        let Role::Leads(leader) = &self.replicas.get(partition)?.role else { return None };
+        let live = leader.counts(spu);
+        let log_end = self.volume.log(partition)?.log_end;
+        let wants = !position.paused && offset(position.log_end) < log_end;
+        Some((wants.then(|| Wish { at, live, served: leader.served(spu) }), live))
     }
 
     /// Compares the follower's log with the own one by epochs, and counts its progress when it continues.
@@ -133,19 +155,25 @@ impl Worker {
 
     fn batches_for(
         &mut self,
+        spu: SpuId,
         partition: &PartitionId,
         position: &v1::ReplicaPosition,
-        bytes_left: usize,
-        wants: bool,
-    ) -> Result<bytes::Bytes, ErrorDetail> {
+        bytes: usize,
+    ) -> replica_batches::Result {
         let from = offset(position.log_end);
-        let Some(log) = self.volume.log(partition).filter(|log| wants && from < log.log_end) else {
-            return Ok(bytes::Bytes::new());
-        };
-        self.volume.read(partition, from, log.log_end, bytes_left.max(1)).map_err(|error| {
-            self.check_failed();
-            self.place.read_error(&error, log.log_end)
-        })
+        let log_end = self.volume.log(partition).map_or(from, |log| log.log_end);
+        match self.volume.read(partition, from, log_end, bytes) {
+            Ok(batches) => {
+                if let Some(Role::Leads(leader)) = self.replicas.get_mut(partition).map(|r| &mut r.role) {
+                    leader.on_served(spu, self.answers);
+                }
+                replica_batches::Result::Batches(batches)
+            }
+            Err(error) => {
+                self.check_failed();
+                replica_batches::Result::Error(self.place.read_error(&error, log_end))
+            }
+        }
     }
 
     /// Lets every leader look for members that lag or have caught up.

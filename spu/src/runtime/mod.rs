@@ -26,6 +26,8 @@ mod work;
 mod worker;
 
 #[cfg(test)]
+mod catch_up_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -319,6 +319,7 @@ impl Plan {
             view,
             pulse,
             asked: None,
+            answers: 0,
             waiters: 0,
             waited_on: BTreeSet::new(),
             failed: false,

@@ -91,7 +91,6 @@ pub(super) struct ReplicateAnswer {
     pub(super) partitions: Vec<v1::ReplicaBatches>,
     /// Worth sending now rather than waiting for more.
     pub(super) ready: bool,
-    pub(super) bytes: usize,
 }
 
 /// What every part of the node shares.

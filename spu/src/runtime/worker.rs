@@ -59,6 +59,8 @@ pub(super) struct Worker {
     pub(super) levels: LevelLog,
     /// What was last asked of the controller about this volume, and when.
     pub(super) asked: Option<(v1::VolumeState, Duration)>,
+    /// Answers to followers so far.
+    pub(super) answers: u64,
     pub(super) waiters: usize,
     /// Partitions with somebody waiting for records or for the in-sync set: a turn looks at no others.
     pub(super) waited_on: BTreeSet<PartitionId>,

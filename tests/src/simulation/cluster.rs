@@ -64,11 +64,12 @@ pub fn run(seed: u64) -> Report {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     align_task_ids();
     let random = Random::seeded(seed);
-    let plan = plan(&random);
+    let plan = plan(seed, &random);
     let told: Shared = Rc::new(RefCell::new(Told::default()));
     let mut steps = 0;
     {
         let mut told = told.borrow_mut();
+        told.operated = plan.operated;
         told.line(Duration::ZERO, format!("seed {seed}: {plan:?}"));
     }
     let hang = simulate(seed, &random, &plan, &told, &mut steps).err();

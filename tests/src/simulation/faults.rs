@@ -1,12 +1,15 @@
 //! What goes wrong in a run, and when: drawn from the seed before it starts.
 
 mod draw;
+mod operated;
 
 use std::fmt;
 use std::time::Duration;
 
 use plimsoll_host::Random;
 use plimsoll_proto::v1::FlushPolicy;
+
+pub(super) use operated::EVERYWHERE;
 
 /// Faults begin after this long: the cluster has formed by then.
 pub(super) const FIRST: Duration = Duration::from_secs(8);
@@ -82,6 +85,8 @@ pub(super) enum Fault {
     Free(Node),
     /// Every sync fails, as on a thin volume without room behind it.
     SyncFails(Node),
+    /// Syncs work again, under the running process: its volume is to come back by itself.
+    SyncWorks(Node),
     /// `statvfs` does not tell the truth.
     SpaceLies(Node, Lie),
     /// `statvfs` does not return.
@@ -116,6 +121,12 @@ pub(super) enum Fault {
     Quick,
     /// The second topic is deleted.
     DeleteTopic,
+    /// An operator moves a partition of the topic to these nodes.
+    Reassign { partition: u32, to: &'static [u32] },
+    /// An operator empties a node.
+    Drain(Node),
+    /// An operator takes a drained node back.
+    Serve(Node),
 }
 
 /// What a run is made of.
@@ -131,10 +142,13 @@ pub(super) struct Plan {
     pub(super) entries_need_block: bool,
     /// Disks copy on write: allocation reserves nothing.
     pub(super) copy_on_write: bool,
+    /// Operators are at work, and devices that failed work again without a restart.
+    pub(super) operated: bool,
 }
 
-/// Draws a run.
-pub(super) fn plan(random: &Random) -> Plan {
+/// Draws a run. What operators do comes from a number of its own, so that a seed without them is the run that it was
+/// before there were any.
+pub(super) fn plan(seed: u64, random: &Random) -> Plan {
     let flush = match random.below(4) {
         0 => FlushPolicy::Ack,
         1 => FlushPolicy::Interval,
@@ -143,6 +157,11 @@ pub(super) fn plan(random: &Random) -> Plan {
     let segment_bytes = [0, 64 << 10, 256 << 10][draw::index(random, 3)];
     let entries_need_block = random.below(4) == 0;
     let copy_on_write = random.below(8) == 0;
-    let faults = draw::schedule(random);
-    Plan { faults, flush, segment_bytes, entries_need_block, copy_on_write }
+    let mut faults = draw::schedule(random);
+    let operators = operated::operators(seed);
+    if let Some(random) = &operators {
+        operated::add(random, &mut faults);
+    }
+    let operated = operators.is_some();
+    Plan { faults, flush, segment_bytes, entries_need_block, copy_on_write, operated }
 }

@@ -49,6 +49,10 @@ impl Injector {
                     self.skipped(sim);
                 }
             }
+            Fault::SyncWorks(node) => {
+                self.told.borrow_mut().damaged.remove(&node);
+                self.disks[&node].set_sync_fails(false);
+            }
             Fault::SpaceLies(node, lie) => {
                 let disk = &self.disks[&node];
                 disk.set_statvfs(StatvfsFault::Lies(sample(disk, lie)));
@@ -87,6 +91,9 @@ impl Injector {
             Fault::Slow(most_ms) => between_servers(sim, Duration::from_millis(most_ms)),
             Fault::Quick => between_servers(sim, LATENCY_MAX),
             Fault::DeleteTopic => self.told.borrow_mut().delete_topic = true,
+            Fault::Reassign { .. } | Fault::Drain(_) | Fault::Serve(_) => {
+                self.told.borrow_mut().asked.push_back(fault);
+            }
         }
     }
 

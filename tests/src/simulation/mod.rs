@@ -3,7 +3,8 @@
 //! Three controllers and three storage nodes run their real code over the seams of `host` and `storage::fs`.
 //!
 //! ```text
-//! safety    faults come from the seed; three producers and a consumer are at work
+//! safety    faults come from the seed; three producers and a consumer are at work; in one run of four operators too, who move
+//!           partitions and drain nodes, and failed devices that work again without a restart
 //! liveness  every fault is undone: within a bound all copies are in sync and every partition acknowledges
 //! drain     producers get the last of their answers
 //! done      every copy is read back, the consumer has caught up, the history checker judges
@@ -14,6 +15,7 @@ mod faults;
 mod injector;
 pub mod network;
 mod observer;
+mod operators;
 mod producers;
 mod reader;
 mod servers;

@@ -10,6 +10,7 @@ use plimsoll_proto::image::MetadataImage;
 use plimsoll_proto::v1::{FlushPolicy, TopicConfig};
 
 use super::faults::{LAST, Node};
+use super::operators;
 use super::servers::controllers;
 use super::told::{Phase, Shared};
 
@@ -18,6 +19,7 @@ pub(super) const TOPIC: &str = "t";
 /// The topic that a fault deletes.
 pub(super) const DOOMED: &str = "doomed";
 pub(super) const PARTITIONS: u32 = 2;
+const REPLICAS: usize = 3;
 /// Below the smallest segment.
 const BATCH_BYTES_MAX: u32 = 48 << 10;
 /// Number of the producer that probes after the faults.
@@ -52,10 +54,10 @@ pub(super) async fn connect(host: &Host) -> Result<Client, Problem> {
 }
 
 pub(super) struct Observer {
-    host: Host,
-    client: Client,
+    pub(super) host: Host,
+    pub(super) client: Client,
     topic: TopicId,
-    told: Shared,
+    pub(super) told: Shared,
 }
 
 /// Creates the topics, watches, and judges at the end.
@@ -95,12 +97,13 @@ pub(super) async fn observe(
         biased;
         result = run => result,
         result = observer.delete_when_asked() => result,
+        () = operators::operate(&observer) => Ok(()),
         () = observer.watch() => Ok(()),
     }
 }
 
 impl Observer {
-    fn line(&self, what: impl std::fmt::Display) {
+    pub(super) fn line(&self, what: impl std::fmt::Display) {
         self.told.borrow_mut().line(self.host.clock.now(), what);
     }
 
@@ -163,6 +166,7 @@ impl Observer {
         while self.told.borrow().phase < Phase::Liveness {
             self.host.clock.sleep(Duration::from_millis(10)).await;
         }
+        operators::restore(self).await?;
         if !self.client.wait_metadata(HEAL_MAX, whole).await {
             let image = self.client.metadata();
             return Err(format!("not whole again after the faults: {}", self.note(&image)).into());
@@ -286,6 +290,11 @@ impl Observer {
 
 fn whole(image: &MetadataImage) -> bool {
     image.topic_by_name(TOPIC).is_some_and(|topic| {
-        topic.partitions.iter().all(|p| p.in_sync.len() == p.replicas.len() && p.leader != 0)
+        topic.partitions.iter().all(|p| {
+            p.in_sync.len() == REPLICAS
+                && p.replicas.len() == REPLICAS
+                && p.reassignment.is_none()
+                && p.leader != 0
+        })
     })
 }

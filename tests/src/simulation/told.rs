@@ -1,14 +1,14 @@
 //! What a run recorded, shared by its driver and all of its hosts: they run in one thread.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
 use plimsoll_history::Event;
 use plimsoll_proto::ids::Offset;
 
-use super::faults::Node;
+use super::faults::{Fault, Node};
 
 /// How far the run is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +47,12 @@ pub(super) struct Told {
     pub(super) incarnations: BTreeMap<Node, u64>,
     /// Somebody asks for the second topic to be deleted.
     pub(super) delete_topic: bool,
+    /// What operators are still to do, in order.
+    pub(super) asked: VecDeque<Fault>,
+    /// Operators are at work in this run.
+    pub(super) operated: bool,
+    /// An operator waits for an answer.
+    pub(super) operating: bool,
     /// Servers that ended by themselves and were not started since.
     pub(super) ended: BTreeSet<Node>,
     /// Disks on which syncs failed since their process started.

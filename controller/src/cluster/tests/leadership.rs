@@ -89,6 +89,17 @@ fn a_suspect_leads_only_when_nobody_better_can() {
 }
 
 #[test]
+fn a_node_that_just_started_leads_only_when_no_other_can() {
+    let mut cluster = Cluster::with_topic();
+    cluster.register_as(2, 9, &[]);
+    assert_eq!(cluster.set(), [1, 2, 3]);
+    cluster.fill(1);
+    assert_eq!(cluster.leader(), 3, "2 is joining");
+    cluster.offline(3);
+    assert_eq!(cluster.leader(), 2);
+}
+
+#[test]
 fn handing_over_moves_what_others_can_lead() {
     let mut cluster = Cluster::with_topic();
     cluster.create_topic("alone", TopicId([0xcc; 16]), &[&[1]], 1);

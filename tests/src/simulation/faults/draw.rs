@@ -194,7 +194,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// A failed volume comes back with a restart only.
+    /// Ends with a restart; where operators are at work, storage nodes come back without one.
     fn sync_fails(&mut self, begin: Duration, end: Duration) {
         let node = self.server();
         let kill = end.saturating_sub(Duration::from_millis(200));

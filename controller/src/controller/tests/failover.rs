@@ -1,0 +1,139 @@
+//! What happened is told once, also when the leading controller is lost in the middle of it.
+
+use super::*;
+
+const ROUNDS: usize = 12;
+/// In this round the leader ends without a word, in all others it hands over.
+const CRASH: usize = 7;
+
+type Change = (VolumeState, VolumeState);
+
+struct World {
+    host: Host,
+    ids: Vec<ControllerId>,
+    controllers: Vec<Controller>,
+    cluster_id: bytes::Bytes,
+    incarnation: u64,
+    /// Events as somebody saw them who asks for what is new, now here and now there.
+    seen: Vec<v1::ClusterEvent>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let host = Host::real();
+        // Nobody beats here, and nobody is to be missed.
+        let liveness = LivenessSettings { suspect_after: Duration::from_secs(3600), ..Default::default() };
+        let session = SessionSettings { liveness, ..Default::default() };
+        let controllers = controllers_with(&host, 3, session).await;
+        let led = leader(&host, &controllers).await;
+        let mut control = ControlClient::new(channel(&host, &controllers[led]));
+        let registered = control.register(registration(1)).await.unwrap().into_inner();
+        Self {
+            host,
+            ids: (1..=3).map(ControllerId).collect(),
+            controllers,
+            cluster_id: registered.cluster_id,
+            incarnation: registered.incarnation,
+            seen: Vec::new(),
+        }
+    }
+
+    /// Asks once, as a node does; whatever the answer.
+    async fn ask(&self, channel: Channel, (expected, wanted): Change) -> Option<VolumeState> {
+        let request = v1::ChangeVolumeRequest {
+            cluster_id: self.cluster_id.clone(),
+            spu_id: 1,
+            incarnation: self.incarnation,
+            volume_id: volume(1).to_bytes(),
+            expected: expected.into(),
+            wanted: wanted.into(),
+            reason: "bytes".to_owned(),
+        };
+        let answer = ControlClient::new(channel).change_volume(request).await;
+        answer.ok().map(|answer| answer.into_inner().current())
+    }
+
+    /// Asks whoever leads, until the volume is as wanted.
+    async fn ask_until_done(&self, change: Change) {
+        let asking = async {
+            loop {
+                let led = leader(&self.host, &self.controllers).await;
+                let channel = channel(&self.host, &self.controllers[led]);
+                if self.ask(channel, change).await == Some(change.1) {
+                    return;
+                }
+            }
+        };
+        self.host.clock.timeout(PATIENCE, asking).await.unwrap();
+    }
+
+    async fn events(&self, at: usize, after_index: u64, limit: u32) -> Vec<v1::ClusterEvent> {
+        let mut admin = AdminClient::new(channel(&self.host, &self.controllers[at]));
+        let asking = async {
+            loop {
+                let request = v1::ListEventsRequest { after_index, limit };
+                if let Ok(answer) = admin.list_events(request).await {
+                    return answer.into_inner().events;
+                }
+            }
+        };
+        self.host.clock.timeout(PATIENCE, asking).await.unwrap()
+    }
+
+    /// Takes what is new since the last time, a little at once.
+    async fn look(&mut self, at: usize) {
+        loop {
+            let after = self.seen.last().map_or(0, |event| event.index);
+            let new = self.events(at % self.controllers.len(), after, 2).await;
+            if new.is_empty() {
+                return;
+            }
+            assert!(new[0].index > after);
+            self.seen.extend(new);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_fault_is_one_event_whoever_leads_meanwhile() {
+    let mut world = World::new().await;
+    let mut change = (VolumeState::Writable, VolumeState::WriteOffline);
+    for round in 0..ROUNDS {
+        let led = leader(&world.host, &world.controllers).await;
+        let asked = channel(&world.host, &world.controllers[led]);
+        if round == CRASH {
+            world.ids.remove(led);
+            let crashing = world.controllers.remove(led);
+            tokio::join!(world.ask(asked, change), crashing.stop(Duration::ZERO));
+        } else {
+            let heir = world.ids[(led + 1) % world.ids.len()];
+            let leading = world.controllers[led].raft();
+            tokio::join!(world.ask(asked, change), leading.transfer_leader(heir, Duration::from_secs(2)));
+        }
+        world.ask_until_done(change).await;
+        // Asking again changes nothing.
+        world.ask_until_done(change).await;
+        world.look(round).await;
+        change = (change.1, change.0);
+    }
+
+    let listed = world.events(0, 0, 0).await;
+    assert_eq!(listed, world.events(1, 0, 0).await, "every controller tells the same");
+    assert_eq!(listed, world.seen, "who asks for what is new misses nothing and gets nothing twice");
+    let ids: Vec<(u64, u32)> = listed.iter().map(|event| (event.index, event.ordinal)).collect();
+    assert!(ids.is_sorted_by(|a, b| a < b), "ids are unique: {ids:?}");
+    let states: Vec<(&str, &str)> = listed
+        .iter()
+        .filter(|event| event.kind == "volume_state")
+        .map(|event| (event.from.as_str(), event.to.as_str()))
+        .collect();
+    let one_each: Vec<_> = [("writable", "write_offline"), ("write_offline", "writable")]
+        .into_iter()
+        .cycle()
+        .take(ROUNDS)
+        .collect();
+    assert_eq!(states, one_each, "one for each fault, one for each recovery");
+    for controller in world.controllers {
+        controller.stop(Duration::from_secs(1)).await;
+    }
+}
