@@ -260,6 +260,40 @@ async fn below_the_minimum_a_refusal_appends_nothing_and_consumes_no_sequence() 
     assert_eq!((ack(&answered).base_offset, ack(&answered).duplicate), (before, false));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_sent_again_to_the_next_leader_is_there_once_at_its_old_offset() {
+    let mut cluster = TestCluster::new(3, 64 << 20, config(3, 2)).await;
+    drop(produce_when_led(cluster.node(1), job(1, Acks::Leader, batch(b"a"))).await);
+    // The answer of the first leader is lost with it: it appended, the others copied.
+    drop(cluster.node(1).handle.produce(job(1, Acks::All, sequenced(b"b"))).await);
+    let copied = |node: usize| cluster.node(node).handle.standing(&PARTITION);
+    let until = cluster.host.clock.now() + LIMIT;
+    while copied(2).await.expect("it stands").log_end < 2 || copied(3).await.expect("it stands").log_end < 2 {
+        assert!(cluster.host.clock.now() < until, "the followers copy");
+        cluster.replicate_round().await;
+    }
+    cluster.lead(2);
+    let next = cluster.node(2);
+    let mut answer = next.handle.produce(job(2, Acks::All, sequenced(b"b"))).await;
+    let answered = loop {
+        cluster.replicate_round().await;
+        match answer.try_recv() {
+            // It has not heard yet that it leads, or not been heard of.
+            Ok(ProduceResult::Error(detail)) if detail.outcome() == Outcome::NotWritten => {
+                answer = next.handle.produce(job(2, Acks::All, sequenced(b"b"))).await;
+            }
+            Ok(answered) => break answered,
+            Err(_) => assert!(cluster.host.clock.now() < until, "it is acknowledged"),
+        }
+    };
+    assert_eq!((ack(&answered).base_offset, ack(&answered).duplicate), (1, true));
+    cluster.replicate_round().await;
+    for id in 1..=3 {
+        let held = read(cluster.node(id), FetchFrom::Earliest, true).await.expect("records");
+        assert_eq!(values(&held), ["a", "b"], "node {id}");
+    }
+}
+
 fn sequenced(value: &[u8]) -> bytes::Bytes {
     use plimsoll_proto::batch::{BatchBuilder, Compression, NewRecord, ProducerSequence};
     let mut builder = BatchBuilder::new(Compression::None);
