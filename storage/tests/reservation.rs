@@ -244,8 +244,12 @@ fn fill(name: &str, root: &Path, fills: u64, seed: u64) -> (Tally, u64, bool) {
         volume.set_high_watermark(&partition(0), end);
         volume.trim_head(&partition(0), end).unwrap();
         now += BETWEEN_FILLS;
-        let recovered = (0..100).any(|_| {
+        let recovered = (0..100).any(|turn| {
             now += Duration::from_millis(50);
+            if turn % 25 == 24 {
+                // What was freed counts on btrfs only once a transaction has ended, which may be 30 s later.
+                rustix::fs::syncfs(std::fs::File::open(root).unwrap()).unwrap();
+            }
             volume.observe(Observation::Sample(outside.space().unwrap()), now);
             volume.tick(now, WALL_MS, &ReplicaGuards::new());
             volume.level().level < DiskLevel::ReadOnly
