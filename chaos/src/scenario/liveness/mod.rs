@@ -38,6 +38,7 @@ const SEEN_ELSEWHERE: Without = &[
     (Bar::RefusedWhileWaiting, SEE_CHAOS),
     (Bar::LevelChanges, SEE_CHAOS),
     (Bar::OpenFiles, SEE_CHAOS),
+    (Bar::OtherDescriptors, SEE_CHAOS),
     EVERY_PARTITION,
 ];
 
