@@ -91,7 +91,7 @@ async fn produce(args: BenchProduceArgs, host: &Host) -> Outcome {
     if args.size.0 > SIZE_MAX {
         return Err(Failure::new(Code::Usage, format!("--size is at most {}", ByteSize(SIZE_MAX))));
     }
-    let client = args.connect.connect(host).await?;
+    let client = args.connect.connect_for_records(host).await?;
     let producer = args.settings.build(&client, &args.topic).await?;
     let refusals = watch_refusals(&producer, host);
     let started = host.clock.now();
@@ -124,7 +124,7 @@ async fn produce(args: BenchProduceArgs, host: &Host) -> Outcome {
 }
 
 async fn consume(args: BenchConsumeArgs, host: &Host) -> Outcome {
-    let client = args.connect.connect(host).await?;
+    let client = args.connect.connect_for_records(host).await?;
     let builder = client.consumer(args.topic).start(StartAt::Earliest).until_end();
     let mut consumer = builder.build().await?;
     let started = host.clock.now();

@@ -20,6 +20,8 @@ const TIMEOUT_DEFAULT: Span = Span(Duration::from_secs(30));
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Where nothing listens anywhere, waiting longer is of no use to somebody at a terminal.
 const REFUSED_MAX: Duration = Duration::from_millis(1500);
+/// Longer than an election; a majority that is down does not come back while somebody waits at a terminal.
+const NO_QUORUM_MAX: Duration = Duration::from_secs(4);
 
 /// `--controller`, `--profile` and `--timeout`, on every command that talks to a cluster.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -111,11 +113,17 @@ impl ConnectArgs {
             .controllers(controllers.value)
             .connect_timeout(timeout.value.0.min(CONNECT_MAX))
             .refused_timeout(REFUSED_MAX)
+            .no_quorum_timeout(NO_QUORUM_MAX)
             .call_timeout(timeout.value.0))
     }
 
     pub(crate) async fn connect(&self, host: &Host) -> Result<Client, Failure> {
         Ok(self.builder(host)?.build().await?)
+    }
+
+    /// To write or read records: an election is waited for as long as anything else.
+    pub(crate) async fn connect_for_records(&self, host: &Host) -> Result<Client, Failure> {
+        Ok(self.builder(host)?.no_quorum_timeout(Duration::MAX).build().await?)
     }
 
     /// As [`ConnectArgs::connect`], but waits `limit` at most for a controller.

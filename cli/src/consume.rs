@@ -110,7 +110,7 @@ fn start(text: &str) -> Result<From, String> {
 }
 
 pub(crate) async fn run(args: ConsumeArgs, host: &Host) -> Outcome {
-    let client = args.connect.connect(host).await?;
+    let client = args.connect.connect_for_records(host).await?;
     if let Some(group) = args.group {
         let start = args.from.at(host.clock.wall_ms());
         let (topic, on_trimmed) = (args.topic, args.on_trimmed.into());

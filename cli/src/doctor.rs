@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
 use crate::files;
-use crate::output::{Colour, OutputArgs, paint, print, say};
+use crate::output::{Colour, ShowArgs, paint, print, say};
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
@@ -30,7 +30,7 @@ pub(crate) struct DoctorArgs {
     #[command(flatten)]
     connect: ConnectArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    show: ShowArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -88,7 +88,7 @@ pub(crate) async fn run(args: DoctorArgs, host: &Host) -> Outcome {
     }
     let worst = checks.iter().map(|check| check.result).max().unwrap_or(Result::Pass);
     let report = Report { plimsoll: env!("CARGO_PKG_VERSION"), time_ms: host.clock.wall_ms(), worst, checks };
-    print(args.output, &report, text)?;
+    print(args.show, &report, text)?;
     if let Some(path) = &args.bundle {
         bundle(path, &report, evidence)?;
         say(format!("wrote {}; read it before you hand it on", path.display()));

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::connect::ConnectArgs;
 use crate::exit::Outcome;
-use crate::output::{OutputArgs, one_line, print, table, write_out};
+use crate::output::{ShowArgs, one_line, print, table, write_out};
 use crate::words::hex;
 
 const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
@@ -29,7 +29,7 @@ pub(crate) struct EventsArgs {
     #[command(flatten)]
     connect: ConnectArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    show: ShowArgs,
 }
 
 #[derive(Serialize)]
@@ -105,7 +105,7 @@ pub(crate) async fn run(args: EventsArgs, host: &Host) -> Outcome {
     }
     let events = admin.list_events(args.after, args.limit).await?;
     let events = Events { events: events.into_iter().map(Event::from).collect() };
-    print(args.output, &events, |events| {
+    print(args.show, &events, |events| {
         let rows: Vec<Vec<String>> = events.events.iter().map(Event::row).collect();
         table(&["event", "time", "kind", "subject", "change", "reason"], &rows)
     })
@@ -117,10 +117,10 @@ async fn follow(admin: &Admin, args: EventsArgs, host: &Host) -> Outcome {
         for event in admin.list_events(after, PAGE).await? {
             after = after.max(event.index);
             let event = Event::from(event);
-            let line = if args.output.for_people() {
+            let line = if args.show.output.for_people() {
                 event.row().join("  ").trim_end().to_owned() + "\n"
             } else {
-                one_line(args.output.output, &event)?
+                one_line(args.show.output.output, &event)?
             };
             write_out(line.as_bytes())?;
         }

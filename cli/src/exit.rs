@@ -73,6 +73,7 @@ fn of_reason(reason: Option<Reason>) -> Option<Code> {
         Reason::DiskFull | Reason::ControllerDisk => Some(Code::DiskFull),
         Reason::UnknownTopic | Reason::UnknownPartition => Some(Code::NotFound),
         Reason::WrongJoinToken => Some(Code::Configuration),
+        Reason::NoQuorum => Some(Code::NoConnection),
         _ => None,
     }
 }
@@ -154,6 +155,7 @@ mod tests {
             (Reason::DiskFull, 20),
             (Reason::ControllerDisk, 20),
             (Reason::UnknownTopic, 4),
+            (Reason::NoQuorum, 3),
             (Reason::TopicExists, 1),
             (Reason::InvalidTopic, 1),
         ] {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::change::{Change, ChangeArgs};
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
-use crate::output::{OutputArgs, print, table};
+use crate::output::{ShowArgs, print, table};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupCommand {
@@ -30,7 +30,7 @@ pub(crate) struct ListArgs {
     #[command(flatten)]
     connect: ConnectArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    show: ShowArgs,
 }
 
 #[derive(Debug, Args)]
@@ -39,7 +39,7 @@ pub(crate) struct DescribeArgs {
     #[command(flatten)]
     connect: ConnectArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    show: ShowArgs,
 }
 
 #[derive(Debug, Args)]
@@ -163,13 +163,13 @@ pub(crate) async fn run(command: GroupCommand, host: &Host) -> Outcome {
                 committed_ms: (info.committed_ms > 0).then_some(info.committed_ms),
             };
             let now = host.clock.wall_ms();
-            print(args.output, &Groups { groups: groups.into_iter().map(listed).collect() }, |groups| {
+            print(args.show, &Groups { groups: groups.into_iter().map(listed).collect() }, |groups| {
                 list_table(groups, now)
             })
         }
         GroupCommand::Describe(args) => {
             let client = args.connect.connect(host).await?;
-            print(args.output, &describe(&client, &args.group).await?, describe_table)
+            print(args.show, &describe(&client, &args.group).await?, describe_table)
         }
         GroupCommand::Reset(args) => reset(args, host).await,
         GroupCommand::Delete(args) => delete(args, host).await,

@@ -17,6 +17,7 @@ mod exit;
 mod files;
 mod group;
 mod health;
+mod known;
 mod latency;
 mod log;
 mod moves;
@@ -93,7 +94,7 @@ enum Command {
     Bench(Box<bench::BenchCommand>),
     /// Looks at this machine and the cluster: PASS, WARN or FAIL, with a remedy
     Doctor(doctor::DoctorArgs),
-    /// Shows volumes, topics and events, live, on the whole terminal
+    /// Shows volumes, topics, groups and events, live, on the whole terminal
     Top(top::TopArgs),
     /// Shows or checks a configuration, with the origin of each value
     #[command(subcommand)]
@@ -223,6 +224,54 @@ mod tests {
             .filter(|words| !page.contains(&format!("`{words}`")))
             .collect();
         assert!(missing.is_empty(), "docs/cli.md lacks {missing:?}");
+    }
+
+    #[test]
+    fn every_command_prints_as_asked_and_is_watched_or_tried_without_effect() {
+        // Servers print their log; these two tell what became of processes.
+        const NO_DOCUMENT: [&str; 8] = [
+            "plimsoll controller run",
+            "plimsoll spu run",
+            "plimsoll standalone",
+            "plimsoll cluster start",
+            "plimsoll cluster stop",
+            "plimsoll consume",
+            "plimsoll completion",
+            "plimsoll man",
+        ];
+        // Files and settings, which do not change by themselves, records and load, and a picture that is live.
+        const ONCE: [&str; 10] = [
+            "plimsoll log dump",
+            "plimsoll log verify",
+            "plimsoll health explain",
+            "plimsoll version",
+            "plimsoll produce",
+            "plimsoll bench produce",
+            "plimsoll bench consume",
+            "plimsoll consume",
+            "plimsoll completion",
+            "plimsoll man",
+        ];
+        let mut all = Vec::new();
+        commands(&Arguments::command(), "", &mut all);
+        let mut wrong = Vec::new();
+        for words in all {
+            let root = Arguments::command();
+            let path: Vec<&str> = words.split(' ').skip(1).collect();
+            let command = path.iter().fold(&root, |at, word| at.find_subcommand(word).expect("listed"));
+            let has = |flag: &str| command.get_arguments().any(|argument| argument.get_long() == Some(flag));
+            // There `--controller` is a value that is kept or checked, not whom to talk to.
+            let kept = ["plimsoll config", "plimsoll profile"].iter().any(|noun| words.starts_with(noun));
+            let talks = has("controller") && !kept && !words.ends_with(" run");
+            let server = words.ends_with(" run") || words == "plimsoll standalone" || path.is_empty();
+            let live = words == "plimsoll top" || words.starts_with("plimsoll config");
+            let document = has("output") || NO_DOCUMENT.contains(&words.as_str());
+            let repeats = has("watch") || has("dry-run") || ONCE.contains(&words.as_str());
+            if !(server || live || document && repeats) || talks && !(has("profile") && has("timeout")) {
+                wrong.push(words);
+            }
+        }
+        assert!(wrong.is_empty(), "these lack flags that every command has: {wrong:?}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::connect::ConnectArgs;
 use crate::elect;
 use crate::exit::Outcome;
+use crate::known;
 use crate::moves;
 use crate::output::{ShowArgs, print, table};
 
@@ -61,13 +62,8 @@ pub(crate) async fn run(command: PartitionCommand, host: &Host) -> Outcome {
 }
 
 async fn list(args: ListArgs, host: &Host) -> Outcome {
-    let admin = args.connect.connect(host).await?.admin();
-    let mut topics = match args.topic {
-        Some(name) => vec![admin.describe_topic(name).await?],
-        None => admin.list_topics().await?,
-    };
-    topics.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut partitions = Partitions { partitions: topics.iter().flat_map(rows).collect() };
+    let known = known::topics(&args.connect.connect(host).await?, args.topic.as_deref()).await?;
+    let mut partitions = Partitions { partitions: known.topics.iter().flat_map(rows).collect() };
     if args.broken {
         let broken = |row: &Row| row.leader.is_none() || row.in_sync.len() < row.replicas.len();
         partitions.partitions.retain(broken);
@@ -88,7 +84,8 @@ async fn list(args: ListArgs, host: &Host) -> Outcome {
             })
             .collect();
         table(&["partition", "leader", "epoch", "replicas", "in sync"], &rows)
-    })
+    })?;
+    known.end()
 }
 
 fn rows(topic: &TopicInfo) -> Vec<Row> {

@@ -284,7 +284,7 @@ pub(crate) async fn finish(
 pub(crate) async fn run(args: ProduceArgs, host: &Host) -> Outcome {
     // Before anything is dialled: what cannot be read is told at once.
     let mut input = Input::open(args.file.as_deref())?;
-    let client = args.connect.connect(host).await?;
+    let client = args.connect.connect_for_records(host).await?;
     let producer = args.settings.build(&client, &args.topic).await?;
     let refusals = watch_refusals(&producer, host);
     let started = host.clock.now();

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::connect::ConnectArgs;
 use crate::exit::Outcome;
+use crate::known;
 use crate::output::{ShowArgs, print, table};
 use crate::topic_change::{self, RetentionArgs};
 
@@ -67,13 +68,9 @@ pub(crate) async fn run(command: RetentionCommand, host: &Host) -> Outcome {
 }
 
 async fn show(args: RetentionShowArgs, host: &Host) -> Outcome {
-    let admin = args.connect.connect(host).await?.admin();
-    let topics = match args.topic {
-        Some(name) => vec![admin.describe_topic(name).await?],
-        None => admin.list_topics().await?,
-    };
-    let mut kept = Kept { topics: topics.into_iter().map(Row::from).collect() };
-    kept.topics.sort_by(|a, b| a.topic.cmp(&b.topic));
+    let mut known = known::topics(&args.connect.connect(host).await?, args.topic.as_deref()).await?;
+    let topics = std::mem::take(&mut known.topics);
+    let kept = Kept { topics: topics.into_iter().map(Row::from).collect() };
     print(args.show, &kept, |kept| {
         let time = |ms: Option<u64>, none: &str| {
             ms.map_or_else(|| none.to_owned(), |ms| Span(std::time::Duration::from_millis(ms)).to_string())
@@ -92,5 +89,6 @@ async fn show(args: RetentionShowArgs, host: &Host) -> Outcome {
             })
             .collect();
         table(&["topic", "kept for", "of each partition", "on pressure", "never below"], &rows)
-    })
+    })?;
+    known.end()
 }

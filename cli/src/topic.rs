@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::change::{Change, ChangeArgs};
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
+use crate::known;
 use crate::output::{ShowArgs, print, print_wide, table};
 use crate::topic_change::{self, AddPartitionsArgs, AlterArgs};
 
@@ -198,14 +199,18 @@ pub(crate) async fn run(command: TopicCommand, host: &Host) -> Outcome {
     match command {
         TopicCommand::Create(args) => create(args, host).await,
         TopicCommand::List(args) => {
-            let topics = args.connect.connect(host).await?.admin().list_topics().await?;
-            let mut topics = Topics { topics: topics.into_iter().map(Topic::from).collect() };
-            topics.topics.sort_by(|a, b| a.name.cmp(&b.name));
-            print_wide(args.show, &topics, list_table)
+            let mut known = known::topics(&args.connect.connect(host).await?, None).await?;
+            let topics = std::mem::take(&mut known.topics);
+            let topics = Topics { topics: topics.into_iter().map(Topic::from).collect() };
+            print_wide(args.show, &topics, list_table)?;
+            known.end()
         }
         TopicCommand::Describe(args) => {
-            let topic = args.connect.connect(host).await?.admin().describe_topic(args.name).await?;
-            print(args.show, &One { topic: topic.into() }, |one| describe_table(&one.topic))
+            let mut known = known::topics(&args.connect.connect(host).await?, Some(&args.name)).await?;
+            for topic in std::mem::take(&mut known.topics) {
+                print(args.show, &One { topic: topic.into() }, |one| describe_table(&one.topic))?;
+            }
+            known.end()
         }
         TopicCommand::Delete(args) => delete(args, host).await,
         TopicCommand::Alter(args) => topic_change::alter(args, host).await,

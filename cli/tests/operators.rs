@@ -143,8 +143,11 @@ fn a_mark_is_lent_and_a_plan_is_only_a_plan() {
     assert_eq!(borrowed["read_only_enter_bytes"], before - (4 << 20));
     cluster.wait(&["disk"], |disks| enter(disks) == before - (4 << 20));
     assert!(cluster.ask(&["disk"]).1.contains("mark lowered by 4MiB"));
+    let events = cluster.wait(&["events"], |events| events.to_string().contains("mark_lowered"));
+    assert!(events.to_string().contains("lowered by 4194304 bytes"), "{events:#}");
     assert_eq!(cluster.ask(&["disk", "borrow", "--spu", "1", "--bytes", "0"]).0, 0);
     cluster.wait(&["disk"], |disks| enter(disks) == before);
+    cluster.wait(&["events"], |events| events.to_string().contains("mark_restored"));
 
     let (code, err) = cluster.produce(
         &["t", "--linger", "0ms"],

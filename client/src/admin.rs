@@ -16,7 +16,8 @@ use tracing::Instrument as _;
 
 use crate::client::Client;
 use crate::error::AdminError;
-use crate::metadata::why;
+use crate::metadata::{is_refused, why};
+use crate::quorum::Leaderless;
 use crate::refusal::{Outcome, Refusal};
 
 /// Administrative calls. Each goes to the leading controller, found anew when it changes, and is retried
@@ -53,7 +54,12 @@ const VISIBLE_MAX: Duration = Duration::from_secs(5);
 enum Answer<T> {
     Done(T),
     Final(Refusal),
-    Again { refusal: Option<Refusal>, why: String },
+    /// `sent` unless it is sure that the request never left.
+    Again {
+        refusal: Option<Refusal>,
+        why: String,
+        sent: bool,
+    },
 }
 
 impl Admin {
@@ -262,18 +268,22 @@ impl Admin {
     {
         let shared = &self.client.shared;
         let clock = &shared.host.clock;
-        let deadline = clock.now().saturating_add(self.timeout);
+        let began = clock.now();
+        let deadline = began.saturating_add(self.timeout);
         let mut backoff =
             Backoff::new(Duration::from_millis(50), Duration::from_secs(1), &shared.host.random);
         let mut attempts = BTreeMap::new();
         let mut last = None;
+        let mut leaderless = Leaderless::new(shared.no_quorum_timeout);
         let mut hint = shared.images.borrow().controller_leader.clone().map(|(_, address)| address);
         loop {
             let targets = match hint.take().filter(|address| !address.is_empty()) {
                 Some(leader) => vec![leader],
                 None => shared.controllers.clone(),
             };
-            let limit = deadline.saturating_sub(clock.now()).min(attempt_max);
+            let asked_at = clock.now();
+            let limit = deadline.saturating_sub(asked_at).min(attempt_max);
+            let mut said = Vec::new();
             let mut asked: FuturesUnordered<_> =
                 targets.into_iter().map(|address| self.ask(address, limit, &ask)).collect();
             let alone = asked.len() == 1;
@@ -281,18 +291,23 @@ impl Admin {
                 match answer {
                     Answer::Done(done) => return Ok(done),
                     Answer::Final(refusal) => return Err(AdminError::Refused(refusal)),
-                    Answer::Again { refusal, why } => {
-                        *unknown |= refusal.as_ref().is_none_or(|r| r.outcome() == Outcome::Unknown);
+                    Answer::Again { refusal, why, sent } => {
+                        *unknown |= refusal.as_ref().map_or(sent, |r| r.outcome() == Outcome::Unknown);
                         hint = hint.or_else(|| leader_of(refusal.as_ref(), &address));
                         attempts.insert(address, why);
+                        said.extend(refusal.clone());
                         last = refusal.or(last);
                     }
                 }
             }
-            if clock.now() >= deadline {
+            let gives_up = leaderless.answered(&said, asked_at, clock.now());
+            if let Some(none_leads) = said.pop().filter(|_| gives_up && !*unknown) {
+                return Err(AdminError::Refused(none_leads));
+            }
+            if gives_up || clock.now() >= deadline {
                 let outcome = if *unknown { Outcome::Unknown } else { Outcome::NotWritten };
                 return Err(if last.is_some() {
-                    AdminError::TimedOut { waited: self.timeout, outcome, last }
+                    AdminError::TimedOut { waited: clock.now().saturating_sub(began), outcome, last }
                 } else {
                     let attempts = attempts.into_iter().map(|(a, why)| format!("{a}: {why}")).collect();
                     AdminError::NoController { outcome, attempts }
@@ -313,10 +328,13 @@ impl Admin {
         F: Fn(AdminClient<Channel>) -> A,
         A: Future<Output = Result<Response<T>, Status>>,
     {
-        let again = |refusal, why| Answer::Again { refusal, why };
+        let again = |refusal, why| Answer::Again { refusal, why, sent: true };
         let admin = match self.client.shared.connections.admin(&address) {
             Ok(admin) => admin,
-            Err(invalid) => return (address, again(None, invalid.to_string())),
+            Err(invalid) => {
+                let why = invalid.to_string();
+                return (address, Answer::Again { refusal: None, why, sent: false });
+            }
         };
         let span = tracing::debug_span!("admin", controller = %address);
         let asking = ask(admin).instrument(span);
@@ -329,20 +347,25 @@ impl Admin {
                     let detail = ErrorDetail::not_written(Reason::UnsupportedProtocol, why);
                     Answer::Final(Refusal::new(detail))
                 }
-                None => again(None, why(&status)),
-                Some(refusal) => match refusal.reason() {
-                    Reason::NotControllerLeader
-                    | Reason::NoQuorum
-                    | Reason::ShuttingDown
-                    | Reason::NoLeader => {
-                        let text = refusal.to_string();
-                        again(Some(refusal), text)
-                    }
-                    _ => Answer::Final(refusal),
-                },
+                None => Answer::Again { refusal: None, why: why(&status), sent: !is_refused(&status) },
+                Some(refusal) if passes(&refusal) => {
+                    let text = refusal.to_string();
+                    again(Some(refusal), text)
+                }
+                Some(refusal) => Answer::Final(refusal),
             },
         };
         (address, answer)
+    }
+}
+
+/// Whether another controller, or the same a little later, may do what this one refused.
+fn passes(refusal: &Refusal) -> bool {
+    match refusal.reason() {
+        Reason::NotControllerLeader | Reason::NoQuorum | Reason::ShuttingDown | Reason::NoLeader => true,
+        // A read that no majority confirmed in time: its leader may have lost it.
+        Reason::TimedOut => refusal.outcome() == Outcome::NotWritten,
+        _ => false,
     }
 }
 

@@ -45,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) controllers: Vec<String>,
     pub(crate) images: watch::Receiver<Arc<MetadataImage>>,
     pub(crate) call_timeout: Duration,
+    pub(crate) no_quorum_timeout: Duration,
     pub(crate) turns: Turns,
     _watching: Task,
 }
@@ -71,6 +72,7 @@ pub struct ClientBuilder {
     connect_timeout: Duration,
     refused_timeout: Duration,
     call_timeout: Duration,
+    no_quorum_timeout: Duration,
 }
 
 impl Client {
@@ -84,6 +86,7 @@ impl Client {
             connect_timeout: Duration::from_secs(10),
             refused_timeout: Duration::MAX,
             call_timeout: Duration::from_secs(30),
+            no_quorum_timeout: Duration::MAX,
         }
     }
 
@@ -199,6 +202,13 @@ impl ClientBuilder {
         self
     }
 
+    /// How long administrative calls go on while every controller that answers says that none leads (`NO_QUORUM`); at
+    /// most the call timeout, which is the default. An election takes a second or two.
+    pub fn no_quorum_timeout(mut self, limit: Duration) -> Self {
+        self.no_quorum_timeout = limit;
+        self
+    }
+
     /// The seams to time, tasks, randomness and network; those of the operating system by default.
     pub fn host(mut self, host: Host) -> Self {
         self.host = Some(host);
@@ -265,6 +275,7 @@ impl ClientBuilder {
                 controllers: self.controllers,
                 images,
                 call_timeout: self.call_timeout,
+                no_quorum_timeout: self.no_quorum_timeout,
                 turns: Turns::default(),
                 _watching: watch.task,
             }),

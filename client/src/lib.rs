@@ -46,9 +46,12 @@ mod error;
 mod group;
 mod health;
 mod metadata;
+#[cfg(test)]
+mod mock;
 mod node;
 mod operations;
 mod producer;
+mod quorum;
 mod raw;
 mod record;
 mod refusal;

@@ -230,7 +230,7 @@ impl Follower {
 }
 
 /// Whether a connection was refused: the machine is there, nothing listens.
-fn is_refused(status: &tonic::Status) -> bool {
+pub(crate) fn is_refused(status: &tonic::Status) -> bool {
     let mut below = status.source();
     while let Some(error) = below {
         if let Some(error) = error.downcast_ref::<std::io::Error>() {

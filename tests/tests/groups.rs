@@ -291,6 +291,91 @@ async fn a_thousand_commits_a_second_go_on_for_a_minute_on_full_disks() -> anyho
 }
 
 #[tokio::test]
+async fn a_first_group_is_used_when_every_disk_is_full_already() -> anyhow::Result<()> {
+    let started = cluster(3, Some(64 << 20)).await;
+    let (cluster, client) = match started {
+        Ok(started) => started,
+        Err(error) if format!("{error:#}").contains("mount a tmpfs") => {
+            skip("a_first_group_is_used_when_every_disk_is_full_already", &error);
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    topic(&client, "t", 3, 3).await?;
+    produce(&client, "t", 0, 300).await?;
+    // With the first topic the controllers make room for groups, of which there is none yet.
+    let made = client.wait_metadata(LIMIT, |image| {
+        let whole = |p: &plimsoll_proto::v1::PartitionInfo| p.leader != 0 && p.in_sync.len() == 3;
+        image.topic_by_name(OFFSETS_TOPIC).is_some_and(|topic| topic.partitions.iter().all(whole))
+    });
+    ensure!(made.await, "{}", cluster.logs());
+    // What is applied is on the disks a moment later.
+    client.group("probe").committed().await?;
+
+    let mut foreign = Vec::new();
+    for id in 1..=3 {
+        foreign.push(fill(cluster.data(id))?);
+    }
+    let mut member = client.group("late").topics(["t"]).auto_commit(None).build().await?;
+    let mut seen = BTreeMap::new();
+    while seen.len() < 300 {
+        drain(&mut member, &mut seen, Duration::from_millis(300)).await?;
+    }
+    member.commit().await.with_context(|| cluster.logs())?;
+    member.close().await?;
+    let committed = client.group("late").committed().await?;
+    assert_eq!(committed.values().map(|offset| offset.get()).sum::<u64>(), 300);
+    drop(foreign);
+    Ok(())
+}
+
+#[tokio::test]
+async fn offsets_of_a_group_that_nobody_uses_are_forgotten() -> anyhow::Result<()> {
+    let layout = Layout { controllers: 1, spus: 1, disk_bytes: None };
+    let mut cluster = LocalCluster::start_with(layout, &[], &["--offsets-retention", "3s"])?;
+    let client = cluster.online().await?;
+    topic(&client, "t", 2, 1).await?;
+    produce(&client, "t", 0, 10).await?;
+    let mut member = client.group("used").topics(["t"]).auto_commit(None).build().await?;
+    let mut seen = BTreeMap::new();
+    while seen.len() < 10 {
+        drain(&mut member, &mut seen, Duration::from_millis(100)).await?;
+    }
+    member.commit().await?;
+    for partition in partitions_of(&client, "t").await {
+        client.group("dead").reset([(partition, Offset::ZERO)].into()).await?;
+    }
+    assert_eq!(client.group("dead").committed().await?.len(), 2);
+    // A member that commits nothing more holds its group.
+    let polls = async {
+        loop {
+            if let Err(error) = drain(&mut member, &mut seen, Duration::from_millis(100)).await {
+                break Err::<(), _>(error);
+            }
+        }
+    };
+    let gone = eventually(LIMIT, "the dead group is forgotten", || async {
+        let listed = client.list_groups().await?;
+        let names: Vec<&str> = listed.iter().map(|info| info.group.as_str()).collect();
+        ensure!(names == ["used"], "{names:?}");
+        Ok(())
+    });
+    tokio::select! {
+        gone = gone => gone.with_context(|| cluster.logs())?,
+        ended = polls => return ended,
+    }
+    assert_eq!(client.group("used").committed().await?.len(), 2);
+    let unknown = client.group("dead").describe().await.expect_err("nothing is kept of it");
+    assert_eq!(unknown.reason(), Some(Reason::UnknownGroup));
+    member.close().await?;
+    let gone = eventually(LIMIT, "so is the other one, without its member", || async {
+        ensure!(client.list_groups().await?.is_empty(), "there still");
+        Ok(())
+    });
+    gone.await.with_context(|| cluster.logs())
+}
+
+#[tokio::test]
 async fn ten_members_share_a_hundred_partitions_within_a_second() -> anyhow::Result<()> {
     let (_cluster, client) = cluster(1, None).await?;
     topic(&client, "t", 100, 1).await?;

@@ -303,9 +303,15 @@ async fn controllers_come_and_go_one_at_a_time() {
 async fn without_a_majority_the_status_says_so_and_shows_what_is_known() {
     let (mut cluster, client) = started(3, 1).await;
     create(&client, "t", 1, 1).await;
-    for id in 1..=2 {
-        cluster.controller(id).kill();
-    }
+    // One of three: nothing is lost yet, and health says so.
+    cluster.controller(1).kill();
+    let degraded = eventually(limit(), "a controller is missed", || async {
+        let ended = cluster.command(&["cluster", "health"]).await?;
+        ensure!(ended.code == Some(10) && ended.stdout.contains("CONTROLLER_DOWN"), "{ended:?}");
+        Ok(())
+    });
+    degraded.await.expect("degraded");
+    cluster.controller(2).kill();
     let ended = eventually(limit(), "no quorum", || async {
         let ended = cluster.command(&["cluster", "status", "--timeout", "4s", "-o", "json"]).await?;
         ensure!(ended.code != Some(0), "{}", ended.stdout);
@@ -317,12 +323,54 @@ async fn without_a_majority_the_status_says_so_and_shows_what_is_known() {
     let shown: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     assert_eq!((shown["stale"].as_bool(), shown["answered_by"].as_u64()), (Some(true), Some(3)));
     assert_eq!(shown["topics"], 1);
+    let ended = cluster.command(&["cluster", "health"]).await.expect("it ends");
+    assert_eq!(ended.code, Some(11), "{}", ended.stderr);
+    assert!(
+        ended.stdout.starts_with("CRITICAL") && ended.stdout.contains("CONTROLLER_NO_QUORUM"),
+        "{}",
+        ended.stdout
+    );
+    // No command waits for the whole of its time when nobody leads; what was known is shown, and said to be old.
+    let clock = Clock::real();
+    let commands = [
+        (&["topic", "list"][..], "t "),
+        (&["topic", "describe", "t"], "topic t "),
+        (&["partition", "list"], "t/0"),
+        (&["retention", "show"], "t "),
+        (&["topic", "create", "u"], ""),
+        (&["topic", "delete", "t"], ""),
+        (&["topic", "alter", "t", "--retention", "1h"], ""),
+        (&["topic", "add-partitions", "t", "--to", "2"], ""),
+        (&["retention", "set", "t", "--for", "1h"], ""),
+        (&["spu", "cordon", "1"], ""),
+        (&["controller", "list"], ""),
+        (&["partition", "elect", "t/0"], ""),
+        (&["events"], ""),
+    ];
+    let began = clock.now();
+    let ask = async |(arguments, shows)| {
+        let arguments: &[&str] = arguments;
+        let ended = cluster.command(&[arguments, &["--timeout", "10min"]].concat()).await.expect("it ends");
+        (arguments, shows, ended)
+    };
+    let all = futures::future::join_all(commands.into_iter().map(ask)).await;
+    let took = clock.now().saturating_sub(began);
+    assert!(took < Duration::from_secs(120), "{took:?}");
+    for (arguments, shows, ended) in all {
+        let shows: &str = shows;
+        refused(&ended, 3, "NO_QUORUM");
+        assert!(ended.stdout.contains(shows), "{arguments:?}: {}", ended.stdout);
+        assert_eq!(shows.is_empty(), !ended.stderr.contains("may be old"), "{arguments:?}: {}", ended.stderr);
+    }
     for id in 1..=2 {
         cluster.controller(id).start().expect("starts");
     }
     create(&client, "again", 1, 1).await;
+    // What waits for somebody who does not come back ends with the code of a timeout.
+    cluster.spu(1).kill();
+    let ended = cluster.command(&["consume", "t", "--until-end", "--timeout", "2s"]).await.expect("it ends");
+    assert_eq!(ended.code, Some(124), "{}", ended.stderr);
     // All at once: whoever leads finds nobody to hand over to, and does not wait for them.
-    let clock = Clock::real();
     let began = clock.now();
     for id in 1..=3 {
         cluster.controller(id).terminate();

@@ -64,6 +64,12 @@ const KEYS: &[Key] = &[
         "100ms; at most 1d",
         "How often retention looks at every log when there is no pressure",
     ),
+    key(
+        "offsets_retention",
+        Kind::Span,
+        "1s; at most 3650d",
+        "How long offsets are kept of a consumer group without members and commits",
+    ),
     key("heartbeat_interval", Kind::Span, "50ms; at most 1500ms", "Pause between two heartbeats"),
     key(
         "heartbeat_answer_wait_max",

@@ -13,6 +13,10 @@ use crate::volume::{Volume, volumes_of};
 
 /// Partitions that are asked for their ends at each look; more are not counted.
 const PARTITIONS_MAX: usize = 256;
+/// How long coordinators of groups may take.
+const GROUPS_MAX_WAIT: Duration = Duration::from_secs(1);
+/// Groups whose offsets are asked for at each look.
+const GROUPS_ASKED_MAX: usize = 32;
 /// Events shown at most.
 const EVENTS: usize = 200;
 
@@ -28,6 +32,8 @@ pub(super) struct Look {
     pub(super) spus: (usize, usize),
     pub(super) volumes: Vec<Volume>,
     pub(super) topics: Vec<Topic>,
+    /// `None` when a coordinator did not answer: the list would not be whole.
+    pub(super) groups: Option<Vec<Group>>,
     /// Newest first.
     pub(super) events: Vec<Vec<String>>,
 }
@@ -42,6 +48,15 @@ pub(super) struct Topic {
     pub(super) ends: u64,
     pub(super) answered: usize,
     pub(super) records: u64,
+}
+
+pub(super) struct Group {
+    pub(super) name: String,
+    pub(super) members: u32,
+    /// Partitions with a committed offset.
+    pub(super) partitions: u32,
+    /// Records behind those offsets; `None` when the end of one of them is not known.
+    pub(super) lag: Option<u64>,
 }
 
 /// The last look and rates since the one before.
@@ -90,6 +105,7 @@ pub(super) async fn look(client: &Client, host: &Host) -> Result<Look, AdminErro
     let online = status.spus.iter().filter(|spu| {
         spu.info.as_ref().is_some_and(|info| info.state() == plimsoll_proto::v1::SpuState::Online)
     });
+    let (topics, ends) = topics(client).await;
     Ok(Look {
         at: host.clock.now(),
         verdict: Some(health::verdict(&looked.findings)),
@@ -102,14 +118,43 @@ pub(super) async fn look(client: &Client, host: &Host) -> Result<Look, AdminErro
         ),
         spus: (online.count(), status.spus.len()),
         volumes,
-        topics: topics(client).await,
+        topics,
+        groups: groups(client, host, &ends).await,
         events: events.map(|event| crate::events::Event::from(event).row()).collect(),
     })
 }
 
-async fn topics(client: &Client) -> Vec<Topic> {
+/// Committed ends of partitions.
+type Ends = BTreeMap<PartitionId, u64>;
+
+/// Groups with most members first; `None` when a coordinator does not answer in time.
+async fn groups(client: &Client, host: &Host, ends: &Ends) -> Option<Vec<Group>> {
+    let listed = host.clock.timeout(GROUPS_MAX_WAIT, client.list_groups()).await.ok()?.ok()?;
+    let mut listed: Vec<_> = listed.into_iter().collect();
+    listed.sort_by(|a, b| (b.members, &a.group).cmp(&(a.members, &b.group)));
+    let lag = |info: plimsoll_client::GroupInfo, asked: bool| async move {
+        let committed = async {
+            if !asked {
+                return None;
+            }
+            let group = client.group(info.group.clone());
+            host.clock.timeout(GROUPS_MAX_WAIT, group.committed()).await.ok()?.ok()
+        };
+        let committed = committed.await;
+        let behind = |(partition, offset): (&PartitionId, &plimsoll_client::Offset)| {
+            ends.get(partition).map(|end| end.saturating_sub(offset.get()))
+        };
+        let lag = committed.and_then(|committed| committed.iter().map(behind).sum());
+        Group { name: info.group, members: info.members, partitions: info.offsets, lag }
+    };
+    let asked = listed.into_iter().enumerate().map(|(at, info)| lag(info, at < GROUPS_ASKED_MAX));
+    Some(futures::future::join_all(asked).await)
+}
+
+async fn topics(client: &Client) -> (Vec<Topic>, Ends) {
     let image = client.metadata();
     let mut topics: BTreeMap<TopicId, Topic> = BTreeMap::new();
+    let mut committed = Ends::new();
     let mut asked = FuturesUnordered::new();
     for (id, info) in &image.topics {
         let led = info.partitions.iter().filter(|partition| partition.leader != 0).count();
@@ -128,13 +173,14 @@ async fn topics(client: &Client) -> Vec<Topic> {
         for partition in info.partitions.iter().filter(|partition| partition.leader != 0) {
             if asked.len() < PARTITIONS_MAX {
                 let node = client.node(SpuId(partition.leader));
-                let (id, index) = (*id, partition.index);
-                asked.push(async move { (id, node.offsets(PartitionId { topic_id: id, index }).await) });
+                let partition = PartitionId { topic_id: *id, index: partition.index };
+                asked.push(async move { (partition, node.offsets(partition).await) });
             }
         }
     }
-    while let Some((id, answer)) = asked.next().await {
-        if let (Some(topic), Ok(ends)) = (topics.get_mut(&id), answer) {
+    while let Some((partition, answer)) = asked.next().await {
+        if let (Some(topic), Ok(ends)) = (topics.get_mut(&partition.topic_id), answer) {
+            committed.insert(partition, ends.high_watermark);
             topic.ends = topic.ends.saturating_add(ends.log_end);
             topic.records = topic.records.saturating_add(ends.log_end.saturating_sub(ends.log_start));
             topic.answered += 1;
@@ -142,7 +188,7 @@ async fn topics(client: &Client) -> Vec<Topic> {
     }
     let mut topics: Vec<Topic> = topics.into_values().collect();
     topics.sort_by(|a, b| a.name.cmp(&b.name));
-    topics
+    (topics, committed)
 }
 
 #[cfg(test)]

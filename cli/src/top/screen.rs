@@ -1,4 +1,4 @@
-//! The picture: a line for the cluster, volumes, topics, events, a line for keys. It fits from 60x12 on.
+//! The picture: a line for the cluster, volumes, topics, groups, events, a line for keys. It fits from 60x12 on.
 
 use plimsoll_host::config::ByteSize;
 use ratatui::Frame;
@@ -7,7 +7,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Table};
 
-use super::model::Model;
+use super::model::{Group, Model};
 use crate::health::Verdict;
 use crate::volume::{Volume, gauge_of, why};
 use crate::words;
@@ -21,19 +21,24 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, colours: bool) {
     let paint = Paint(colours);
     let rows = |count: usize| u16::try_from(count).unwrap_or(u16::MAX).saturating_add(FRAME_ROWS);
     let height = frame.area().height;
-    // Volumes are what it is about: they take what they need up to a half, topics and events share the rest.
+    // Volumes are what it is about: they take what they need up to a half; topics, groups and events share the rest.
     let volumes = rows(model.look.volumes.len().max(1)).min(height / 2);
     let findings = u16::from(!model.look.findings.is_empty());
-    let topics = rows(model.look.topics.len().max(1)).min(height.saturating_sub(volumes) / 2);
+    let left = height.saturating_sub(volumes + findings + 2);
+    let topics = rows(model.look.topics.len().max(1)).min(left / 3);
+    // Without any, there is a line that says so.
+    let known = model.look.groups.as_ref().map_or(0, Vec::len);
+    let groups = if known == 0 { 1 } else { rows(known).min(left / 3) };
     let parts = [
         Constraint::Length(1),
         Constraint::Length(findings),
         Constraint::Length(volumes),
         Constraint::Length(topics),
+        Constraint::Length(groups),
         Constraint::Min(FRAME_ROWS),
         Constraint::Length(1),
     ];
-    let [head, finding, volumes, topics, events, keys] = Layout::vertical(parts).areas(frame.area());
+    let [head, finding, volumes, topics, groups, events, keys] = Layout::vertical(parts).areas(frame.area());
     frame.render_widget(Paragraph::new(header(model, paint)), head);
     if let Some(worst) = model.look.findings.first() {
         let more = match model.look.findings.len() {
@@ -45,6 +50,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, colours: bool) {
     }
     frame.render_widget(volume_table(model, volumes, paint), volumes);
     frame.render_widget(topic_table(model, topics), topics);
+    match &model.look.groups {
+        Some(known) if !known.is_empty() => frame.render_widget(group_table(known, groups), groups),
+        Some(_) => frame.render_widget(titled("groups: none"), groups),
+        None => frame.render_widget(titled("groups: a coordinator does not answer"), groups),
+    }
     frame.render_widget(event_table(model, events), events);
     let pause = if model.paused { "p go on" } else { "p pause" };
     let legend = "r reclaim  t throttle  o read-only (capital: passed)";
@@ -158,6 +168,21 @@ fn topic_table(model: &Model, area: Rect) -> Table<'static> {
     Table::new(rows, widths).header(Row::new(header).style(bold())).block(titled("topics"))
 }
 
+fn group_table(groups: &[Group], area: Rect) -> Table<'static> {
+    let rows = groups.iter().map(|group| {
+        Row::new(vec![
+            group.name.clone(),
+            group.members.to_string(),
+            group.partitions.to_string(),
+            group.lag.map_or_else(|| "not known".to_owned(), |lag| lag.to_string()),
+        ])
+    });
+    let name = if area.width >= WIDE { 60 } else { 26 };
+    let widths = [name, 10, 10, 13].map(Constraint::Length);
+    let header = ["group", "members", "partitions", "lag"];
+    Table::new(rows, widths).header(Row::new(header).style(bold())).block(titled("groups"))
+}
+
 fn event_table(model: &Model, area: Rect) -> Table<'static> {
     let wide = area.width >= WIDE;
     let rows = model.look.events.iter().map(|event| {
@@ -211,6 +236,10 @@ mod tests {
                 answered: 3,
                 records: 1000,
             }],
+            groups: Some(vec![
+                Group { name: "billing".to_owned(), members: 4, partitions: 12, lag: Some(98_765) },
+                Group { name: "audit".to_owned(), members: 0, partitions: 3, lag: None },
+            ]),
             events: vec![
                 [
                     "7.0",
@@ -250,6 +279,10 @@ mod tests {
                 "read-only",
                 "disk full: bytes",
                 "orders",
+                "billing",
+                "98765",
+                "audit",
+                "not known",
                 "volume_state",
                 "12:34:56",
                 "q quit",
@@ -266,6 +299,23 @@ mod tests {
             shown(&model(), width, height);
             shown(&Model::default(), width, height);
         }
+    }
+
+    #[test]
+    fn groups_say_when_there_are_none_and_when_that_is_not_known() {
+        for (groups, said) in [(Some(Vec::new()), "groups: none"), (None, "a coordinator does not answer")] {
+            let mut model = model();
+            model.look.groups = groups;
+            for (width, height) in [(80, 24), (200, 50)] {
+                let text = shown(&model, width, height).join("\n");
+                assert!(text.contains(said) && text.contains("volume_state"), "{text}");
+            }
+        }
+        let mut many = model();
+        let group = |n| Group { name: format!("g{n}"), members: n, partitions: 1, lag: Some(1) };
+        many.look.groups = Some((0..100).map(group).collect());
+        let text = shown(&many, 80, 24).join("\n");
+        assert!(text.contains("g1 ") && text.contains("volume_state") && text.contains("orders"), "{text}");
     }
 
     #[test]

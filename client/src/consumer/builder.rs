@@ -92,8 +92,9 @@ impl ConsumerBuilder {
     }
 
     /// Bytes read ahead of the caller, of all partitions together: decoded records that wait, and what is under
-    /// way. Each partition may have 64 KiB under way whatever is left for it, and one batch comes whole, however
-    /// large. Default 32 MiB, from 1 MiB to 1 GiB.
+    /// way. One batch that is being decoded comes on top. Each partition may have 64 KiB, or one batch if that is
+    /// larger, under way whatever is left for it: that is more than the setting with more partitions than 64 KiB fit
+    /// into three eighths of it (192 with the default). Default 32 MiB, from 1 MiB to 1 GiB.
     pub fn prefetch_bytes(mut self, bytes: usize) -> Self {
         self.settings.prefetch_bytes = bytes.clamp(1 << 20, 1 << 30);
         self

@@ -100,6 +100,8 @@ impl Decoder {
             if !header.control && header.end_offset() > self.next {
                 let leader_epoch = header.leader_epoch.unwrap_or(LeaderEpoch(0));
                 let (from, end) = (self.next, self.end);
+                // The records were counted above: growing by steps would take up to twice as much for a moment.
+                into.records.reserve_exact(usize::try_from(header.record_count).unwrap_or(0));
                 for record in batch::records(&batch, &LIMITS)? {
                     let record = record?;
                     if record.offset < from || end.is_some_and(|end| record.offset >= end) {

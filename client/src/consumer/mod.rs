@@ -1,11 +1,14 @@
 //! Consuming one topic.
 
+mod beyond;
 mod builder;
 mod chunk;
 mod partitions;
 mod reader;
 mod settings;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

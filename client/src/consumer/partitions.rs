@@ -34,6 +34,7 @@ pub(crate) struct Partitions {
     sender: mpsc::Sender<Item>,
     pub(crate) items: mpsc::Receiver<Item>,
     waiting: Arc<Semaphore>,
+    decoding: Arc<Semaphore>,
     reading: BTreeMap<u32, Reading>,
     generation: u64,
     /// For the first who asks, so that nothing since the start is missed.
@@ -77,6 +78,7 @@ impl Partitions {
             sender,
             items,
             waiting,
+            decoding: Arc::new(Semaphore::new(1)),
             reading: BTreeMap::new(),
             generation: 0,
             first_events: Mutex::new(Some(first_events)),
@@ -91,6 +93,7 @@ impl Partitions {
         let outlet = Outlet {
             items: self.sender.clone(),
             waiting: Arc::clone(&self.waiting),
+            decoding: Arc::clone(&self.decoding),
             credit_bytes: self.source.settings.credit_bytes(planned),
         };
         let source = self.source.of(partition);

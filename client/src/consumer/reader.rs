@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
+use super::beyond::BeyondEnd;
 use super::chunk::{Chunk, Decoder, Item, News};
 use super::settings::{ConsumerEvent, OnTrimmed, StartAt};
 use super::source::{Place, Source};
@@ -23,8 +24,6 @@ use crate::refusal::Refusal;
 
 /// A stream that says nothing for so long is opened again; servers send heartbeats more often.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
-/// An offset that stays beyond the end for so long is not there to come.
-const BEYOND_END_MAX: Duration = Duration::from_secs(10);
 /// Damaged batches in a row before the consumer ends.
 const DAMAGED_MAX: u32 = 5;
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
@@ -46,11 +45,11 @@ pub(crate) struct Reader {
     credit_bytes: usize,
     end: Option<Offset>,
     waiting: Arc<Semaphore>,
+    decoding: Arc<Semaphore>,
     items: mpsc::Sender<Item>,
     position: Position,
     backoff: Backoff,
-    /// Since when the offset has been beyond the end.
-    beyond_since: Option<Duration>,
+    beyond: BeyondEnd,
     damaged: u32,
 }
 
@@ -60,6 +59,8 @@ pub(crate) struct Outlet {
     pub(crate) items: mpsc::Sender<Item>,
     /// Bytes of records that wait for the caller, of all readers.
     pub(crate) waiting: Arc<Semaphore>,
+    /// One reader at a time decodes what is not counted as waiting yet.
+    pub(crate) decoding: Arc<Semaphore>,
     /// Bytes under way of this reader.
     pub(crate) credit_bytes: usize,
 }
@@ -89,17 +90,18 @@ impl Reader {
             start => Position::Start(start),
         };
         let backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_MAX, &source.client.shared.host.random);
-        let Outlet { items, waiting, credit_bytes } = outlet;
+        let Outlet { items, waiting, decoding, credit_bytes } = outlet;
         Self {
             source,
             generation,
             credit_bytes,
             end,
             waiting,
+            decoding,
             items,
             position,
             backoff,
-            beyond_since: None,
+            beyond: BeyondEnd::default(),
             damaged: 0,
         }
     }
@@ -282,7 +284,7 @@ impl Reader {
 
     async fn take(&mut self, answer: FetchBatches) -> ControlFlow<Stop> {
         let malformed = || Stop::Again { why: "an offset beyond the last".to_owned(), pause: true };
-        self.beyond_since = None;
+        self.beyond.over();
         if let Position::Start(_) = self.position {
             let first = if answer.batches.is_empty() {
                 // A heartbeat. It also tells where "earliest" and "latest" are.
@@ -302,6 +304,9 @@ impl Reader {
         let Position::At(next) = self.position else { return ControlFlow::Break(malformed()) };
         let mut decoder = Decoder::new(&answer.batches, self.source.partition.index, next, self.end);
         loop {
+            let Ok(turn) = Arc::clone(&self.decoding).acquire_owned().await else {
+                return ControlFlow::Break(Stop::Done);
+            };
             // Small against what is under way, so that decoding adds little to it.
             let decoded = match decoder.decode(self.credit_bytes / 4) {
                 Ok(Some(decoded)) => decoded,
@@ -320,6 +325,7 @@ impl Reader {
                 let Ok(permit) = Arc::clone(&self.waiting).acquire_many_owned(permits).await else {
                     return ControlFlow::Break(Stop::Done);
                 };
+                drop(turn);
                 if !self.hand_over(News::Chunk(Chunk::new(decoded, permit))).await {
                     return ControlFlow::Break(Stop::Done);
                 }
@@ -351,15 +357,14 @@ impl Reader {
         match refusal.reason() {
             Reason::OffsetTrimmed => self.trimmed(&refusal),
             Reason::OffsetNotAvailable => {
-                // A new leader may not know its high watermark yet; only what lasts is beyond the end.
                 let now = self.source.client.shared.host.clock.now();
-                let since = *self.beyond_since.get_or_insert(now);
                 let beyond =
                     matches!(self.position, Position::At(next) if next.get() > refusal.detail().log_end);
-                if beyond && now.saturating_sub(since) >= BEYOND_END_MAX {
-                    return self.trimmed(&refusal);
+                if self.beyond.refused(beyond, now) {
+                    self.trimmed(&refusal)
+                } else {
+                    again(refusal.to_string())
                 }
-                again(refusal.to_string())
             }
             // The node may not have heard of the topic yet; the metadata say when it is really gone.
             Reason::UnknownTopic | Reason::UnknownPartition => again(refusal.to_string()),
@@ -393,7 +398,7 @@ impl Reader {
         // The same answer again must not become a tight loop.
         let pause = position == self.position;
         self.position = position;
-        self.beyond_since = None;
+        self.beyond.over();
         Stop::Again { why: "records were trimmed".to_owned(), pause }
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use plimsoll_proto::ids::PartitionId;
+
 use super::consumer::GroupConsumer;
 use super::error::GroupError;
 use super::member::{self, MemberSettings};
@@ -100,11 +102,13 @@ impl GroupBuilder {
         self
     }
 
-    /// Looks the topics up and starts to join. The first group of a cluster creates the internal topic.
+    /// Looks the topics up, asks the group's coordinator whether it is there, and starts to join. The first group of a
+    /// cluster creates the internal topic. Ends within twice the client's call timeout.
     ///
     /// # Errors
     /// [`GroupError::Consume`] for a topic that is not there; [`GroupError::Admin`] when the internal topic can't be
-    /// created, such as `NO_PLACEMENT` on a cluster without room.
+    /// created, such as `NO_PLACEMENT` on a cluster without room; [`GroupError::TimedOut`] when no coordinator answers;
+    /// [`GroupError::Refused`] with `UNSUPPORTED_PROTOCOL` by one that is too old for groups.
     pub async fn build(self) -> Result<GroupConsumer, GroupError> {
         calls::ensure_topic(&self.client).await?;
         let mut consumers = BTreeMap::new();
@@ -124,6 +128,9 @@ impl GroupBuilder {
             let topic_id = partition_of(&self.client, topic, 0).ok_or_else(unknown)?.topic_id;
             consumers.insert(topic_id, (topic.as_str().into(), consumer));
         }
+        let known: Vec<_> =
+            consumers.keys().map(|topic_id| PartitionId { topic_id: *topic_id, index: 0 }).collect();
+        calls::fetch(&self.client, &self.group, &known).await?;
         let random: String =
             self.client.shared.host.random.id16().iter().map(|byte| format!("{byte:02x}")).collect();
         let settings = MemberSettings {
@@ -145,5 +152,52 @@ impl GroupBuilder {
             self.start,
             self.auto_commit,
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_host::Host;
+    use plimsoll_proto::group::OFFSETS_TOPIC;
+
+    use super::*;
+    use crate::mock::MockCluster;
+    use crate::{AdminError, Client, Reason};
+
+    #[tokio::test]
+    async fn a_node_without_groups_is_told_and_not_waited_for() {
+        let cluster = MockCluster::start(&["t", OFFSETS_TOPIC]).await;
+        let built = cluster.client.group("g").topics(["t"]).build().await;
+        let error = built.expect_err("the node knows no groups");
+        assert!(matches!(error, GroupError::Refused(_)), "{error}");
+        assert_eq!(error.reason(), Some(Reason::UnsupportedProtocol));
+        assert!(!error.is_retryable());
+    }
+
+    #[tokio::test]
+    async fn controllers_without_groups_are_told_and_not_waited_for() {
+        let cluster = MockCluster::start(&["t"]).await;
+        let built = cluster.client.group("g").topics(["t"]).build().await;
+        let error = built.expect_err("nobody makes the internal topic");
+        assert!(matches!(&error, GroupError::Admin(AdminError::Refused(_))), "{error}");
+        assert_eq!(error.reason(), Some(Reason::UnsupportedProtocol));
+    }
+
+    #[tokio::test]
+    async fn a_coordinator_that_is_not_reached_ends_it_in_time() {
+        let cluster = MockCluster::start(&["t", OFFSETS_TOPIC]).await;
+        let controllers = cluster.client.shared.controllers.clone();
+        let limit = Duration::from_millis(300);
+        let client =
+            Client::builder().controllers(controllers).call_timeout(limit).build().await.expect("built");
+        cluster.lead_nothing();
+        let known = client.wait_metadata(Duration::from_secs(60), |image| {
+            image.topics.values().all(|topic| topic.partitions.iter().all(|partition| partition.leader == 0))
+        });
+        assert!(known.await, "the metadata tell");
+        let clock = Host::real().clock;
+        let built = clock.timeout(Duration::from_secs(60), client.group("g").topics(["t"]).build()).await;
+        let error = built.expect("in time").expect_err("nobody coordinates");
+        assert!(matches!(error, GroupError::TimedOut { .. }), "{error}");
     }
 }

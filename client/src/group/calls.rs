@@ -72,10 +72,10 @@ where
     F: Fn(GroupClient<Channel>) -> A,
     A: Future<Output = Result<Response<T>, Status>>,
 {
-    ensure_topic(client).await?;
     let shared = &client.shared;
     let (clock, waited) = (&shared.host.clock, shared.call_timeout);
     let deadline = clock.now().saturating_add(waited);
+    ensure_topic(client).await?;
     let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_MAX, &shared.host.random);
     let (mut last, mut outcome) = (None, Outcome::NotWritten);
     let mut hint = None;
@@ -85,7 +85,7 @@ where
             let limit = deadline.saturating_sub(clock.now()).min(ATTEMPT_MAX + shared.call_timeout / 4);
             match clock.timeout(limit, ask(groups)).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) => match ErrorDetail::from_status(&status).map(Refusal::new) {
+                Ok(Err(status)) => match refusal_of(&status) {
                     Some(refusal) if passes(refusal.reason()) => {
                         if refusal.outcome() == Outcome::Unknown {
                             outcome = Outcome::Unknown;
@@ -112,6 +112,17 @@ pub(super) async fn pause(client: &Client, pause: Duration) {
     images.mark_unchanged();
     // Either way it is time to try again.
     drop(client.shared.host.clock.timeout(pause, images.changed()).await);
+}
+
+/// What a status says, if anything; also of a node that is too old for groups.
+pub(super) fn refusal_of(status: &Status) -> Option<Refusal> {
+    let typed = ErrorDetail::from_status(status);
+    let old = || {
+        let why = "the node that coordinates the group is older and knows no groups; upgrade it";
+        (status.code() == tonic::Code::Unimplemented)
+            .then(|| ErrorDetail::not_written(Reason::UnsupportedProtocol, why))
+    };
+    typed.or_else(old).map(Refusal::new)
 }
 
 fn refused(refusal: Refusal) -> GroupError {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use plimsoll_host::retry::Backoff;
 use plimsoll_host::{Host, Lane};
 use plimsoll_proto::ids::{PartitionId, TopicId};
-use plimsoll_proto::v1::{self, ErrorDetail, Reason};
+use plimsoll_proto::v1::{self, Reason};
 use tokio::sync::{mpsc, watch};
 
 use super::calls::{self, ATTEMPT_MAX};
@@ -200,7 +200,7 @@ impl Keeper {
         };
         match answer {
             Ok(Ok(answer)) => Beat::Answered(answer.into_inner()),
-            Ok(Err(status)) => match ErrorDetail::from_status(&status).map(Refusal::new) {
+            Ok(Err(status)) => match calls::refusal_of(&status) {
                 Some(refusal) => Beat::Refused(refusal),
                 None => Beat::NoAnswer,
             },

@@ -110,7 +110,8 @@ impl Client {
     /// All groups, by name. Empty before the first was used.
     ///
     /// # Errors
-    /// [`GroupError::TimedOut`] when a coordinator does not answer: the list would not be whole.
+    /// [`GroupError::TimedOut`] when a coordinator does not answer: the list would not be whole. What one refuses for
+    /// good.
     pub async fn list_groups(&self) -> Result<Vec<v1::GroupInfo>, GroupError> {
         let clock = &self.shared.host.clock;
         let deadline = clock.now().saturating_add(self.shared.call_timeout);
@@ -118,6 +119,7 @@ impl Client {
             let image = self.metadata();
             let Some(topic) = image.topic_by_name(OFFSETS_TOPIC) else { return Ok(Vec::new()) };
             let mut groups = BTreeMap::new();
+            let mut last = None;
             let mut missing: Vec<u32> = topic.partitions.iter().map(|info| info.index).collect();
             let mut leaders: Vec<u32> = topic.partitions.iter().map(|info| info.leader).collect();
             leaders.sort_unstable();
@@ -126,10 +128,19 @@ impl Client {
                 let connection = image.address(SpuId(leader)).map(|a| self.shared.connections.group(a));
                 let Some(Ok(mut connection)) = connection else { continue };
                 let asked = connection.list_groups(v1::ListGroupsRequest {});
-                if let Ok(Ok(answer)) = clock.timeout(calls::ATTEMPT_MAX, asked).await {
-                    let answer = answer.into_inner();
-                    missing.retain(|index| !answer.partitions.contains(index));
-                    groups.extend(answer.groups.into_iter().map(|info| (info.group.clone(), info)));
+                match clock.timeout(calls::ATTEMPT_MAX, asked).await {
+                    Ok(Ok(answer)) => {
+                        let answer = answer.into_inner();
+                        missing.retain(|index| !answer.partitions.contains(index));
+                        groups.extend(answer.groups.into_iter().map(|info| (info.group.clone(), info)));
+                    }
+                    Ok(Err(status)) => match calls::refusal_of(&status) {
+                        Some(refusal) if !calls::passes(refusal.reason()) => {
+                            return Err(GroupError::Refused(refusal));
+                        }
+                        refusal => last = refusal.or(last),
+                    },
+                    Err(_) => {}
                 }
             }
             if missing.is_empty() {
@@ -137,7 +148,7 @@ impl Client {
             }
             if clock.now() >= deadline {
                 let (waited, outcome) = (self.shared.call_timeout, crate::refusal::Outcome::NotWritten);
-                return Err(GroupError::TimedOut { waited, outcome, last: None });
+                return Err(GroupError::TimedOut { waited, outcome, last });
             }
             calls::pause(self, std::time::Duration::from_millis(100)).await;
         }

@@ -5,22 +5,18 @@ use std::time::Duration;
 
 use plimsoll_proto::batch::{Compression, HEADER_BYTES};
 use plimsoll_proto::ids::TopicId;
-use tokio::sync::{Semaphore, broadcast};
-use tracing::Instrument as _;
+use tokio::sync::Semaphore;
 
-use super::accumulator::Accumulator;
-use super::core::{Core, Counters, PartitionQueue};
+use super::core::Core;
+use super::growing;
 use super::partitioner::Partitioner;
 use super::settings::{Acks, Hook, OnFull, Settings};
-use super::worker::Worker;
-use super::{Inner, Producer};
+use super::{Inner, Producer, Workers};
 use crate::client::Client;
 use crate::error::{ProduceError, ProduceErrorKind};
 use crate::record::Record;
 use crate::trace::TraceContext;
 
-/// Events kept for a listener that is slow.
-const EVENTS_MAX: usize = 4096;
 /// Greatest batch of a topic that does not say.
 const BATCH_BYTES_DEFAULT: usize = 1 << 20;
 /// How long a topic that was just created may take to show up in the metadata.
@@ -193,32 +189,17 @@ impl ProducerBuilder {
 
         let partitions = u32::try_from(info.partitions.len()).unwrap_or(u32::MAX);
         let batch_bytes = settings.batch_bytes.clamp(HEADER_BYTES, batch_bytes_max);
-        let queues = (0..partitions)
-            .map(|index| PartitionQueue::new(Accumulator::new(index, settings.compression, batch_bytes)))
-            .collect();
         let host = client.shared.host.clone();
-        let core = Arc::new(Core {
-            client,
-            topic,
-            topic_id,
-            settings,
-            batch_bytes_max,
-            partitions: queues,
-            flushing: 0.into(),
-            counters: Counters::default(),
-            events: broadcast::Sender::new(EVENTS_MAX),
-        });
-        let work = |index| {
-            let span = tracing::debug_span!("produce", topic = %core.topic, partition = index);
-            let worker = Worker::new(Arc::clone(&core), index, identity);
-            host.tasks.spawn("producer", worker.run().instrument(span))
-        };
-        let workers = (0..partitions).map(work).collect();
+        let core = Arc::new(Core::new(client, (topic, topic_id), settings, batch_bytes, batch_bytes_max));
+        let workers = Workers::default();
+        growing::grow_to(&core, &workers, identity, partitions);
+        let follow = growing::follow(Arc::clone(&core), Arc::clone(&workers), identity);
         Ok(Producer {
             inner: Arc::new(Inner {
                 core,
                 buffer: Arc::new(Semaphore::new(buffer)),
-                partitioner: Mutex::new(Partitioner::new(partitions, host.random)),
+                partitioner: Mutex::new(Partitioner::new(partitions, host.random.clone())),
+                _growing: host.tasks.spawn("partitions", follow),
                 _workers: workers,
             }),
         })

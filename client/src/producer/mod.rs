@@ -6,6 +6,7 @@ mod connection;
 mod core;
 mod delivery;
 mod event;
+mod growing;
 mod held;
 mod partitioner;
 mod settings;
@@ -22,7 +23,7 @@ use plimsoll_proto::batch::{HEADER_BYTES, NewRecord};
 use tokio::sync::{Semaphore, broadcast};
 
 use self::accumulator::NotTaken;
-use self::core::{Core, count};
+use self::core::{Core, Queues, count};
 use self::partitioner::Partitioner;
 use self::settings::Hook;
 use crate::error::{ProduceError, ProduceErrorKind};
@@ -43,6 +44,9 @@ pub(crate) use self::turns::Turns;
 /// Records of a partition are written in the order in which [`Producer::send`] accepted them, and with
 /// idempotence (the default) exactly once. Cheap to clone. When the last clone is dropped, what was not
 /// acknowledged is given up: call [`Producer::close`] first.
+///
+/// Partitions that the topic gets later are used as soon as the metadata tell of them. Records with a key may go to
+/// another partition from then on: their order holds within each partition only.
 ///
 /// ```no_run
 /// use plimsoll_client::{Client, Record};
@@ -65,8 +69,13 @@ struct Inner {
     core: Arc<Core>,
     buffer: Arc<Semaphore>,
     partitioner: Mutex<Partitioner>,
-    _workers: Vec<Task>,
+    /// Follows the number of partitions; it holds the workers too, until this is dropped.
+    _growing: Task,
+    _workers: Workers,
 }
+
+/// A task for each partition.
+type Workers = Arc<Mutex<Vec<Task>>>;
 
 impl Producer {
     /// Accepts a record: resolves as soon as there is room in the buffer. The [`Delivery`] it gives resolves
@@ -104,11 +113,12 @@ impl Producer {
         let Ok(permit) = Arc::clone(&self.inner.buffer).acquire_many_owned(permits).await else {
             return Err(ProduceError::with_record(ProduceErrorKind::Closed, record));
         };
-        let partition = match self.choose(&record) {
+        let queues = core.queues();
+        let partition = match self.choose(&record, &queues) {
             Ok(partition) => partition,
             Err(kind) => return Err(ProduceError::with_record(kind, record)),
         };
-        let queue = &core.partitions[usize::try_from(partition).expect("a u32 fits into usize")];
+        let queue = &queues[usize::try_from(partition).expect("a u32 fits into usize")];
         let now = core.client.shared.host.clock.now();
         let pushed = queue.lock().push(&new, Some(permit), now);
         match pushed {
@@ -129,19 +139,21 @@ impl Producer {
         }
     }
 
-    fn choose(&self, record: &Record) -> Result<u32, ProduceErrorKind> {
+    fn choose(&self, record: &Record, queues: &Queues) -> Result<u32, ProduceErrorKind> {
         let core = &self.inner.core;
-        let partitions = u32::try_from(core.partitions.len()).unwrap_or(u32::MAX);
+        let partitions = u32::try_from(queues.len()).unwrap_or(u32::MAX);
         let choose = core.settings.choose.as_ref();
         let named = record.partition.or_else(|| choose.and_then(|Hook(choose)| choose(record, partitions)));
         match (named, &record.key) {
             (Some(partition), _) if partition < partitions => Ok(partition),
             (Some(partition), _) => Err(ProduceErrorKind::UnknownPartition { partition, partitions }),
-            (None, Some(key)) => Ok(self.partitioner().by_key(key)),
+            (None, Some(key)) => Ok(partition_of_key(key, partitions)),
             (None, None) => {
                 let steer = core.settings.on_full == OnFull::Reroute;
-                Ok(self.partitioner().sticky(|partition| {
-                    let queue = usize::try_from(partition).ok().and_then(|index| core.partitions.get(index));
+                let mut partitioner = self.partitioner();
+                partitioner.grow_to(partitions);
+                Ok(partitioner.sticky(|partition| {
+                    let queue = usize::try_from(partition).ok().and_then(|index| queues.get(index));
                     !steer || queue.is_some_and(|queue| queue.takes.load(Ordering::Relaxed))
                 }))
             }
@@ -157,7 +169,7 @@ impl Producer {
     pub async fn flush(&self) {
         let core = &self.inner.core;
         let _flushing = Flushing::start(core);
-        for queue in &core.partitions {
+        for queue in core.queues().iter() {
             let batches = queue.lock().batches();
             let mut done_below = queue.done_below.subscribe();
             queue.wake.notify_one();
@@ -169,9 +181,7 @@ impl Producer {
     /// Takes no more records, from any clone, and waits as [`Producer::flush`]. Dropped before it is ready, it
     /// leaves the producer closed and the rest under way.
     pub async fn close(&self) {
-        for queue in &self.inner.core.partitions {
-            queue.lock().close();
-        }
+        self.inner.core.close();
         self.flush().await;
         self.inner.buffer.close();
     }
@@ -198,9 +208,9 @@ impl Producer {
         &self.inner.core.topic
     }
 
-    /// Number of partitions.
+    /// Number of partitions that it knows: those of the topic when it was built, and those added since.
     pub fn partitions(&self) -> u32 {
-        u32::try_from(self.inner.core.partitions.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.inner.core.queues().len()).unwrap_or(u32::MAX)
     }
 }
 
@@ -210,7 +220,7 @@ struct Flushing<'a>(&'a Core);
 impl<'a> Flushing<'a> {
     fn start(core: &'a Core) -> Self {
         core.flushing.fetch_add(1, Ordering::Relaxed);
-        core.partitions.iter().for_each(|queue| queue.wake.notify_one());
+        core.queues().iter().for_each(|queue| queue.wake.notify_one());
         Self(core)
     }
 }

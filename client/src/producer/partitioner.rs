@@ -1,10 +1,9 @@
 //! Which partition a record goes to.
 
-use bytes::Bytes;
 use plimsoll_host::Random;
 
-/// Chooses partitions: as named, else by the hash of the key as Kafka's clients do, else sticky: the same
-/// partition until a batch of it was closed, then another by chance.
+/// Chooses partitions for records without a key: the same partition until a batch of it was closed, then another by
+/// chance.
 #[derive(Debug)]
 pub(crate) struct Partitioner {
     partitions: u32,
@@ -21,8 +20,9 @@ impl Partitioner {
         partitioner
     }
 
-    pub(crate) fn by_key(&self, key: &Bytes) -> u32 {
-        partition_of_key(key, self.partitions)
+    /// There are so many partitions now; never fewer than before.
+    pub(crate) fn grow_to(&mut self, partitions: u32) {
+        self.partitions = self.partitions.max(partitions);
     }
 
     /// For a record without a key. `takes` says whether a partition takes records now.
@@ -116,6 +116,22 @@ mod tests {
         assert_eq!(partitioner.sticky(|_| true), first);
         partitioner.batch_closed(first);
         assert_ne!(partitioner.sticky(|_| true), first);
+    }
+
+    #[test]
+    fn partitions_that_are_added_get_their_share() {
+        let mut partitioner = Partitioner::new(1, Random::seeded(3));
+        partitioner.batch_closed(0);
+        assert_eq!(partitioner.sticky(|_| true), 0);
+        partitioner.grow_to(4);
+        partitioner.grow_to(2);
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..100 {
+            let partition = partitioner.sticky(|_| true);
+            seen.insert(partition);
+            partitioner.batch_closed(partition);
+        }
+        assert_eq!(seen, (0..4).collect());
     }
 
     #[test]

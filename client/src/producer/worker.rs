@@ -32,6 +32,7 @@ const INCOMING_MAX: usize = 64;
 
 pub(crate) struct Worker {
     core: Arc<Core>,
+    queue: Arc<PartitionQueue>,
     partition: PartitionId,
     window: Window,
     held: BTreeMap<BatchNo, Held>,
@@ -59,7 +60,12 @@ enum Woken {
 }
 
 impl Worker {
-    pub(crate) fn new(core: Arc<Core>, index: u32, identity: Option<(ProducerId, ProducerEpoch)>) -> Self {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        queue: Arc<PartitionQueue>,
+        index: u32,
+        identity: Option<(ProducerId, ProducerEpoch)>,
+    ) -> Self {
         let settings = &core.settings;
         let window = WindowSettings {
             partition: index,
@@ -78,6 +84,7 @@ impl Worker {
         let turn = core.client.shared.turns.of(partition);
         Self {
             core,
+            queue,
             partition,
             window,
             held: BTreeMap::new(),
@@ -117,7 +124,6 @@ impl Worker {
 
     async fn wait(&mut self) -> Woken {
         let at = self.wake_at();
-        let queue = queue(&self.core, self.partition);
         let clock = &self.core.client.shared.host.clock;
         let time = async {
             match at {
@@ -130,14 +136,14 @@ impl Worker {
             Some(identity) = self.identities.recv() => Woken::Identity(identity),
             changed = self.images.changed() => Woken::Metadata(changed.is_ok()),
             Ok(()) = self.opened.changed() => Woken::Opened,
-            () = queue.wake.notified() => Woken::Queue,
+            () = self.queue.wake.notified() => Woken::Queue,
             () = time => Woken::Time,
         }
     }
 
     fn wake_at(&self) -> Option<Duration> {
         let settings = &self.core.settings;
-        let accumulator = queue(&self.core, self.partition).lock();
+        let accumulator = self.queue.lock();
         let lingered = if self.window.wants_batch() { accumulator.ready_at(settings.linger) } else { None };
         let expired = accumulator.oldest().map(|since| since.saturating_add(settings.deadline));
         [self.window.wake_at(), lingered, expired].into_iter().flatten().min()
@@ -149,7 +155,7 @@ impl Worker {
         let settings = &self.core.settings;
         loop {
             let sealed = {
-                let mut accumulator = queue(&self.core, self.partition).lock();
+                let mut accumulator = self.queue.lock();
                 let expired =
                     accumulator.oldest().is_some_and(|since| now >= since.saturating_add(settings.deadline));
                 if !expired && !self.window.wants_batch() {
@@ -254,7 +260,7 @@ impl Worker {
             }
             self.pull();
         }
-        let queue = queue(&self.core, self.partition);
+        let queue = &self.queue;
         queue.takes.store(self.window.takes(), Ordering::Relaxed);
         let done_below = self.held.first_key_value().map_or(self.popped, |(batch, _)| *batch);
         queue.done_below.send_if_modified(|known| std::mem::replace(known, done_below) != done_below);
@@ -368,17 +374,12 @@ impl Drop for Worker {
     /// A delivery always resolves, also when the producer is dropped.
     fn drop(&mut self) {
         self.turn.leave(self.number);
-        let mut accumulator = queue(&self.core, self.partition).lock();
+        let mut accumulator = self.queue.lock();
         accumulator.close();
         let waiting = std::iter::from_fn(|| accumulator.pop(Duration::MAX, Duration::ZERO, true)).map(hold);
         let held = std::mem::take(&mut self.held).into_values();
         held.chain(waiting).for_each(|held| held.give_up(ProduceErrorKind::Closed));
     }
-}
-
-fn queue(core: &Core, partition: PartitionId) -> &PartitionQueue {
-    let index = usize::try_from(partition.index).expect("a u32 fits into usize");
-    &core.partitions[index]
 }
 
 /// What the metadata say of a partition that was there before.

@@ -1,5 +1,5 @@
 use futures::{FutureExt, StreamExt};
-use plimsoll_client::{ConsumeError, Offset, StartAt};
+use plimsoll_client::{ConsumeError, Offset, Record, StartAt, partition_of_key};
 use plimsoll_host::Host;
 
 use super::{LIMIT, TOPIC, cluster, fill, next, text};
@@ -86,8 +86,9 @@ async fn a_dropped_future_loses_no_record() {
 }
 
 #[tokio::test]
-async fn partitions_that_a_topic_gets_later_are_read_from_their_beginning() {
+async fn partitions_that_a_topic_gets_later_are_written_and_read_from_their_beginning() {
     let Some((_cluster, client)) = cluster(1, 1).await else { return };
+    let producer = client.producer(TOPIC).build().await.expect("a producer");
     let mut consumer = client.consumer(TOPIC).start(StartAt::Latest).build().await.expect("built");
     assert!(consumer.next().now_or_never().is_none());
     client.admin().add_partitions(TOPIC, 3).await.expect("added");
@@ -96,7 +97,20 @@ async fn partitions_that_a_topic_gets_later_are_read_from_their_beginning() {
         topic.partitions.len() == 3 && topic.partitions.iter().all(|partition| partition.leader != 0)
     });
     assert!(grown.await);
-    fill(&client, 2, 3).await;
+    let clock = Host::real().clock;
+    let until = clock.now() + LIMIT;
+    while producer.partitions() < 3 {
+        assert!(clock.now() < until, "the producer follows the metadata");
+        clock.sleep(std::time::Duration::from_millis(5)).await;
+    }
+    // The producer from before, by key over all of them.
+    let key =
+        (0..).map(|n| format!("k{n}")).find(|key| partition_of_key(key.as_bytes(), 3) == 2).expect("some");
+    for number in 0..3 {
+        let record = Record::new(format!("v{number}")).key(key.clone());
+        let delivered = producer.send(record).await.expect("accepted").await.expect("acknowledged");
+        assert_eq!(delivered.partition, 2);
+    }
     for number in 0..3 {
         assert_eq!(next(&mut consumer).await, format!("v{number}"));
     }

@@ -18,7 +18,7 @@ use crate::election;
 /// | version | since then |
 /// |---|---|
 /// | 1 | |
-/// | 2 | who leaves a set below its minimum stays eligible (`docs/rfcs/0004-eligible-leaders.md`); forced elections; altered topics, added partitions, duties, moves, controllers |
+/// | 2 | who leaves a set below its minimum stays eligible (`docs/rfcs/0004-eligible-leaders.md`); forced elections; altered topics, added partitions, duties, moves, controllers, loans |
 ///
 /// No released build wrote entries of version 1; they apply by the present rules.
 pub const RULES_VERSION: u32 = 2;
@@ -171,6 +171,7 @@ impl Applying<'_> {
             Change::FinishReassignment(change) => self.finish_reassignment(change),
             Change::CancelReassignment(change) => self.cancel_reassignment(change),
             Change::SetControllers(change) => self.set_controllers(change),
+            Change::NoteLoan(change) => self.note_loan(change),
         }
     }
 

@@ -196,6 +196,8 @@ pub struct Volume {
     pub state: VolumeState,
     /// Index of the entry that brought it into this state.
     pub since_index: u64,
+    /// By how much an operator has lowered its mark of read-only, as last noted.
+    pub borrowed_bytes: u64,
 }
 
 /// One storage node.
@@ -235,6 +237,7 @@ impl Spu {
                     state: volume.state.to_wire().into(),
                     reason: volume.state.reason().to_owned(),
                     since_index: volume.since_index,
+                    borrowed_bytes: volume.borrowed_bytes,
                 })
                 .collect(),
             duty: self.duty.to_wire().into(),

@@ -236,7 +236,8 @@ impl ClusterState {
             let id = VolumeId::from_slice(&volume.volume_id).map_err(|_| corrupt("a volume id"))?;
             let state =
                 VolumeState::from_wire(volume.state(), &volume.reason).ok_or(corrupt("a volume state"))?;
-            volumes.insert(id, Volume { path: volume.path.clone(), state, since_index: volume.since_index });
+            let (since_index, borrowed_bytes) = (volume.since_index, volume.borrowed_bytes);
+            volumes.insert(id, Volume { path: volume.path.clone(), state, since_index, borrowed_bytes });
         }
         let spu = Spu {
             incarnation: Incarnation(info.incarnation),

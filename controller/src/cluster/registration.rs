@@ -80,7 +80,9 @@ impl Applying<'_> {
             let (state, since_index) = kept.map_or((VolumeState::Writable, self.index), |volume| {
                 (volume.state.clone(), volume.since_index)
             });
-            volumes.insert(id, Volume { path, state, since_index });
+            // What was lent ended with the run before; that is noted when the node says so.
+            let borrowed_bytes = kept.map_or(0, |volume| volume.borrowed_bytes);
+            volumes.insert(id, Volume { path, state, since_index, borrowed_bytes });
         }
         for (id, volume) in old {
             let holds = || {
@@ -90,7 +92,7 @@ impl Applying<'_> {
             };
             if !volumes.contains_key(&id) && holds() {
                 let state = VolumeState::Failed { cause: NOT_DECLARED.to_owned() };
-                volumes.insert(id, Volume { path: volume.path, state, since_index: self.index });
+                volumes.insert(id, Volume { state, since_index: self.index, ..volume });
             }
         }
         volumes

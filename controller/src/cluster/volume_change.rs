@@ -1,5 +1,7 @@
 //! Volumes that fill, stall, fail and come back: one entry of constant size.
 
+use std::sync::Arc;
+
 use plimsoll_proto::ids::{SpuId, VolumeId};
 use plimsoll_proto::v1;
 
@@ -39,6 +41,36 @@ impl Applying<'_> {
             |partition| partition.replica(spu_id).is_some_and(|replica| replica.volume == volume_id),
             &reason,
         );
+        Ok(Effect::Done)
+    }
+
+    /// Nothing follows from it: the node has lowered the mark already, and puts it back by itself.
+    pub(super) fn note_loan(&mut self, change: &v1::NoteLoan) -> Result<Effect, Mismatch> {
+        let spu_id = SpuId(change.spu_id);
+        let volume_id = VolumeId::from_slice(&change.volume_id).map_err(|_| Mismatch::Malformed)?;
+        let spu = self.spu(spu_id, change.incarnation)?;
+        let noted = spu.volumes.get(&volume_id).ok_or(Mismatch::UnknownVolume)?.borrowed_bytes;
+        expect(noted == change.expected_bytes, Mismatch::OtherState)?;
+        expect(noted != change.borrowed_bytes, Mismatch::Unchanged)?;
+        if let Some(spu) = self.state.spus.get_mut(&spu_id)
+            && let Some(volume) = Arc::make_mut(spu).volumes.get_mut(&volume_id)
+        {
+            volume.borrowed_bytes = change.borrowed_bytes;
+        }
+        self.touched.spus.insert(spu_id);
+        let kind = if change.borrowed_bytes > 0 { "mark_lowered" } else { "mark_restored" };
+        let by = |bytes: u64| {
+            if bytes > 0 { format!("lowered by {bytes} bytes") } else { "as configured".to_owned() }
+        };
+        self.event(v1::ClusterEvent {
+            kind: kind.to_owned(),
+            spu_id: spu_id.0,
+            volume_id: volume_id.to_bytes(),
+            from: by(noted),
+            to: by(change.borrowed_bytes),
+            reason: change.reason.clone(),
+            ..Default::default()
+        });
         Ok(Effect::Done)
     }
 

@@ -6,14 +6,18 @@
 use std::time::Duration;
 
 use plimsoll_host::Task;
+use plimsoll_proto::group::OFFSETS_TOPIC;
 use plimsoll_proto::v1::{self, entry::Change};
 use tokio::sync::mpsc;
 
+use super::loans::next_note;
 use super::moving::Moving;
-use super::probe;
+use super::offsets_topic::OffsetsTopic;
 use super::shared::Shared;
+use super::{probe, topics};
 use crate::election::{LeaderMove, next_leader_move};
 use crate::liveness::{Command, Event, Judge};
+use crate::placement;
 use crate::raft_runtime::View;
 
 /// Decides while this controller leads, and waits while it does not. Ends when the controller stops.
@@ -49,6 +53,8 @@ async fn lead(shared: &Shared, queue: &mut mpsc::Receiver<(Duration, Event)>) {
         tick_at: now,
         moves_at: now,
         leader_moving: None,
+        noting: None,
+        offsets: OffsetsTopic::new(now),
         moving,
         logged,
     };
@@ -74,6 +80,8 @@ struct Turn {
     tick_at: Duration,
     moves_at: Duration,
     leader_moving: Option<Task>,
+    noting: Option<Task>,
+    offsets: OffsetsTopic,
     moving: Moving,
     /// Events of entries up to this index were logged.
     logged: u64,
@@ -88,6 +96,8 @@ impl Turn {
         if tick {
             self.tick_at = at.saturating_add(self.shared.settings.tick);
             self.move_one_leader(at, view);
+            self.note_one_loan(at, view);
+            self.make_offsets_topic(at, view);
             self.moving.tick(&self.shared, at, view);
             self.log(view);
         }
@@ -164,6 +174,39 @@ impl Turn {
             let shared = self.shared.clone();
             self.leader_moving = Some(self.shared.host.tasks.spawn("move leader", propose(shared, change)));
         }
+    }
+
+    /// What operators borrowed, one at a time.
+    fn note_one_loan(&mut self, now: Duration, view: &View) {
+        if self.noting.as_ref().is_some_and(|noting| !noting.is_finished()) {
+            return;
+        }
+        let shared = self.shared.clone();
+        let since = now.saturating_sub(shared.settings.facts_fresh);
+        if let Some(note) = next_note(&view.state, |spu| shared.facts.get(spu), since) {
+            let task = propose(self.shared.clone(), Change::NoteLoan(note));
+            self.noting = Some(self.shared.host.tasks.spawn("note a loan", task));
+        }
+    }
+
+    /// The internal topic of consumer groups, while there is room for all of its copies.
+    fn make_offsets_topic(&mut self, now: Duration, view: &View) {
+        if !self.shared.settings.offsets_topic_early {
+            return;
+        }
+        let Some(nodes) = self.offsets.due(&view.state, now) else { return };
+        let since = now.saturating_sub(self.shared.settings.facts_fresh);
+        let (targets, _) = placement::targets(&view.state, &self.shared.facts.volumes(since));
+        if usize::try_from(placement::nodes(&targets)).is_ok_and(|with_room| with_room < nodes) {
+            return;
+        }
+        let shared = self.shared.clone();
+        self.beside("offsets topic", async move {
+            let request = v1::CreateTopicRequest { name: OFFSETS_TOPIC.to_owned(), config: None };
+            if let Err(error) = topics::create(&shared, request).await {
+                tracing::debug!(reason = ?error.reason(), error.message, "the offsets topic was not made");
+            }
+        });
     }
 
     fn propose(&self, change: Change) {

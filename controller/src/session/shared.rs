@@ -48,6 +48,8 @@ pub struct SessionSettings {
     pub replica_moves_max: u32,
     /// How long a volume must be short of room (at Throttle or worse) before replicas leave it. Default 60 s.
     pub relief_after: Duration,
+    /// Whether the internal topic of consumer groups is made before the first group is used. Default true.
+    pub offsets_topic_early: bool,
     /// What a storage node must know to register. Default none: every node may.
     pub join_token: Option<Secret>,
     /// Timings of the judge.
@@ -68,6 +70,7 @@ impl Default for SessionSettings {
             probe_timeout: Duration::from_secs(1),
             replica_moves_max: 4,
             relief_after: Duration::from_secs(60),
+            offsets_topic_early: true,
             join_token: None,
             liveness: LivenessSettings::default(),
         }

@@ -8,6 +8,7 @@ use plimsoll_proto::image::MetadataImage;
 use plimsoll_proto::v1::{self, ErrorDetail, Reason};
 use plimsoll_storage::offsets::{GroupOffsets, GroupValue};
 
+use super::expiry;
 use super::group::{Answer, Group, Heartbeat, Refused, Ticket, Told};
 
 /// A gap between two turns beyond which the coordinator itself was paused: members are not blamed for it.
@@ -220,6 +221,13 @@ impl Coordinator {
         Err(ErrorDetail::not_written(Reason::GroupActive, message).retry_after(Duration::from_secs(10)))
     }
 
+    /// Groups that nobody is a member of, or may still come back to, and to which nothing happened since `before_ms`.
+    pub(super) fn dead(&self, kept: &BTreeMap<String, GroupOffsets>, before_ms: u64) -> Vec<String> {
+        let unused = |name: &String| !self.groups.contains_key(name) && !self.noting.contains_key(name);
+        let dead = kept.iter().filter(|(name, kept)| unused(name) && expiry::is_dead(kept, before_ms));
+        dead.map(|(name, _)| name.clone()).collect()
+    }
+
     /// Members of each group that has any.
     pub(super) fn members(&self) -> BTreeMap<&str, usize> {
         self.groups.iter().map(|(name, group)| (name.as_str(), group.members.len())).collect()
@@ -337,5 +345,33 @@ mod tests {
             }
         }
         panic!("the session has not ended");
+    }
+
+    #[test]
+    fn a_dead_group_is_one_that_nobody_uses() {
+        let image = MetadataImage::empty();
+        let s = Duration::from_secs;
+        let old = GroupOffsets {
+            group: Some(GroupValue { has_members: false, changed_ms: 50, session_ms: 5000 }),
+            offsets: BTreeMap::new(),
+        };
+        let kept: BTreeMap<String, GroupOffsets> =
+            ["a", "b"].map(|name| (name.to_owned(), old.clone())).into();
+        let mut coordinator = Coordinator::new(1, &kept, s(0));
+        assert_eq!(coordinator.dead(&kept, 100), ["a", "b"]);
+        assert_eq!(coordinator.dead(&kept, 50), [""; 0], "not old enough");
+        // Somebody joins: also before that is written down.
+        coordinator.heartbeat("b", beat("m", 1, false), 1, s(0), &image);
+        assert_eq!(coordinator.dead(&kept, 100), ["a"]);
+        // One that a former coordinator knew members of is waited for.
+        let mut had = kept.clone();
+        had.insert(
+            "c".to_owned(),
+            GroupOffsets {
+                group: Some(GroupValue { has_members: true, changed_ms: 1, session_ms: 5000 }),
+                ..old
+            },
+        );
+        assert_eq!(Coordinator::new(2, &had, s(0)).dead(&had, 100), ["a", "b"]);
     }
 }

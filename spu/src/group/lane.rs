@@ -15,6 +15,7 @@ use plimsoll_storage::offsets::{Change, GroupOffsets, GroupValue};
 use tokio::sync::{mpsc, oneshot};
 
 use super::coordinator::{Command, Coordinator};
+use super::expiry::Expiry;
 use super::group::{Heartbeat, Ticket, Told};
 use crate::runtime::{LedOffsets, NodeHandle};
 
@@ -27,6 +28,8 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How long a note, or the reading of the log at a takeover, may take before it is tried again.
 const STORE_MAX: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(100);
+/// Groups forgotten at one look; the others wait for the next.
+const EXPIRED_AT_ONCE: usize = 100;
 
 type Reply<T> = oneshot::Sender<Result<T, ErrorDetail>>;
 
@@ -72,6 +75,9 @@ type Kept = BTreeMap<String, GroupOffsets>;
 enum Done {
     TookOver(LedOffsets, Result<Kept, ErrorDetail>),
     Noted(LedOffsets, String, bool, Result<(), ErrorDetail>),
+    /// What is kept, and what is too old.
+    Looked(LedOffsets, u64, Result<Kept, ErrorDetail>),
+    Expired(String, Result<(), ErrorDetail>),
 }
 
 struct Led {
@@ -88,10 +94,11 @@ struct Lane {
     held: BTreeMap<Ticket, oneshot::Sender<Result<Told, ErrorDetail>>>,
     next_ticket: Ticket,
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
+    expiry: Expiry,
 }
 
 /// Starts the lane; it ends when nobody holds a sender any more.
-pub(super) fn start(host: &Host, node: &NodeHandle) -> mpsc::Sender<Job> {
+pub(super) fn start(host: &Host, node: &NodeHandle, offsets_retention: Duration) -> mpsc::Sender<Job> {
     let (jobs, queue) = mpsc::channel(QUEUE);
     let lane = Lane {
         host: host.clone(),
@@ -101,6 +108,7 @@ pub(super) fn start(host: &Host, node: &NodeHandle) -> mpsc::Sender<Job> {
         held: BTreeMap::new(),
         next_ticket: 0,
         under_way: FuturesUnordered::new(),
+        expiry: Expiry::new(offsets_retention, host.clock.now()),
     };
     host.tasks.spawn_lane("groups", move || Box::pin(lane.run(queue)));
     jobs
@@ -187,12 +195,48 @@ impl Lane {
                 let commands = coordinator.noted(&group, has_members, result, now, &image);
                 self.obey(led, commands);
             }
+            Done::Looked(led, before_ms, kept) => self.forget_dead(led, before_ms, kept),
+            Done::Expired(group, Ok(())) => {
+                tracing::info!(group, "the offsets of a group that nobody used were forgotten");
+            }
+            // It is in use again, or the next look finds it.
+            Done::Expired(group, Err(detail)) => {
+                tracing::debug!(group, why = detail.message, "offsets were not forgotten");
+            }
+        }
+    }
+
+    /// Looks for groups that nobody uses any more, now and then.
+    fn look_for_dead(&mut self, now: Duration) {
+        let Some(before_ms) = self.expiry.look(now, self.node.cluster_ms()) else { return };
+        for led in self.led.values().filter(|here| here.coordinator.is_some()).map(|here| here.led) {
+            let node = self.node.clone();
+            self.under_way.push(Box::pin(async move {
+                Done::Looked(led, before_ms, node.read_offsets(led, None, STORE_MAX).await)
+            }));
+        }
+    }
+
+    fn forget_dead(&mut self, led: LedOffsets, before_ms: u64, kept: Result<Kept, ErrorDetail>) {
+        let here = self.led.get(&led.partition).filter(|here| here.led == led);
+        let (Some(coordinator), Ok(mut kept)) = (here.and_then(|here| here.coordinator.as_ref()), kept)
+        else {
+            return;
+        };
+        for group in coordinator.dead(&kept, before_ms).into_iter().take(EXPIRED_AT_ONCE) {
+            let Some(seen) = kept.remove(&group) else { continue };
+            let node = self.node.clone();
+            self.under_way.push(Box::pin(async move {
+                let result = node.expire_offsets(led, group.clone(), seen, STORE_MAX).await;
+                Done::Expired(group, result)
+            }));
         }
     }
 
     fn tick(&mut self) {
         let now = self.host.clock.now();
         let image = self.node.metadata();
+        self.look_for_dead(now);
         let mut all = Vec::new();
         for here in self.led.values_mut() {
             if let Some(coordinator) = &mut here.coordinator {

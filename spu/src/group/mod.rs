@@ -12,6 +12,7 @@
 
 mod assign;
 mod coordinator;
+mod expiry;
 mod floors;
 #[expect(clippy::module_inception, reason = "one group is the noun of this room")]
 mod group;

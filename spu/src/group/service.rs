@@ -14,12 +14,10 @@ use tonic::{Request, Response, Status};
 
 use super::lane::{self, Job};
 use super::{floors, request};
-use crate::runtime::{LedOffsets, NodeHandle};
+use crate::runtime::{LedOffsets, NodeHandle, OFFSETS_DELETED_AT_ONCE};
 
 /// How long a read of offsets may take.
 const READ_MAX: Duration = Duration::from_secs(10);
-/// Keys deleted with one entry of the log.
-const DELETED_AT_ONCE: usize = 32;
 
 /// Serves `plimsoll.v1.Group`; coordinates the groups of what this node leads for as long as it lives.
 #[derive(Clone)]
@@ -31,9 +29,10 @@ pub struct GroupService {
 }
 
 impl GroupService {
-    /// Starts the lane of the coordinators.
-    pub fn new(host: Host, node: NodeHandle) -> Self {
-        let lane = lane::start(&host, &node);
+    /// Starts the lane of the coordinators. Offsets of groups without members and commits are kept for
+    /// `offsets_retention`.
+    pub fn new(host: Host, node: NodeHandle, offsets_retention: Duration) -> Self {
+        let lane = lane::start(&host, &node, offsets_retention);
         let floors = host.tasks.spawn("group floors", floors::keep(host.clone(), node.clone()));
         Self { host, node, lane, _floors: Arc::new(floors) }
     }
@@ -160,7 +159,7 @@ impl GroupService {
             .map(offset)
             .chain([Change::Group { group: group.clone(), value: None }])
             .collect();
-        for part in changes.chunks(DELETED_AT_ONCE) {
+        for part in changes.chunks(OFFSETS_DELETED_AT_ONCE) {
             self.node.store_offsets(led, part.to_vec(), request::timeout(0)).await?;
         }
         Ok(())

@@ -161,7 +161,8 @@ impl Worker {
         bytes: usize,
     ) -> replica_batches::Result {
         let from = offset(position.log_end);
-        let log_end = self.volume.log(partition).map_or(from, |log| log.log_end);
+        let log = self.volume.log(partition);
+        let log_end = log.map_or(from, |log| log.log_end);
         match self.volume.read(partition, from, log_end, bytes) {
             Ok(batches) => {
                 if let Some(Role::Leads(leader)) = self.replicas.get_mut(partition).map(|r| &mut r.role) {
@@ -171,7 +172,7 @@ impl Worker {
             }
             Err(error) => {
                 self.check_failed();
-                replica_batches::Result::Error(self.place.read_error(&error, log_end))
+                replica_batches::Result::Error(self.place.read_error(&error, log))
             }
         }
     }

@@ -41,4 +41,4 @@ pub use job::{
     ProduceResult,
 };
 pub use node::{Node, NodeError, NodeSettings, OpenReport, VolumeOpened, VolumeTuning};
-pub use offsets::{GroupFloors, LedOffsets};
+pub use offsets::{GroupFloors, LedOffsets, OFFSETS_DELETED_AT_ONCE};

@@ -19,6 +19,9 @@ use super::replica::{AckToken, Role};
 use super::work::{Shared, Work};
 use super::worker::Worker;
 
+/// Keys deleted with one entry of the log.
+pub const OFFSETS_DELETED_AT_ONCE: usize = 32;
+
 /// Changes that wait for the in-sync set at most.
 const WAITING_MAX: usize = 16_384;
 
@@ -35,6 +38,8 @@ pub struct LedOffsets {
 pub(super) struct StoreOffsets {
     pub(super) led: LedOffsets,
     pub(super) changes: Vec<Change>,
+    /// What must be kept of a group, exactly, for the changes to be made.
+    pub(super) seen: Option<(String, GroupOffsets)>,
     pub(super) deadline: Duration,
     pub(super) reply: oneshot::Sender<ProduceResult>,
 }
@@ -87,14 +92,25 @@ impl GroupFloors {
 
 impl Worker {
     pub(super) fn on_store_offsets(&mut self, work: StoreOffsets) {
-        let StoreOffsets { led, changes, deadline, reply } = work;
-        match self.store_offsets(&led, &changes) {
+        let StoreOffsets { led, changes, seen, deadline, reply } = work;
+        match self.check_seen(&led, seen).and_then(|()| self.store_offsets(&led, &changes)) {
             Ok((base, end)) => {
                 self.await_offsets(led.partition, deadline, AckToken { base, end, duplicate: false, reply })
             }
             // Whoever asked may have gone, here and below.
             Err(detail) => drop(reply.send(produce_response::Result::Error(detail))),
         }
+    }
+
+    /// Whether a group is as somebody saw it before.
+    fn check_seen(&self, led: &LedOffsets, seen: Option<(String, GroupOffsets)>) -> Result<(), ErrorDetail> {
+        let Some((group, seen)) = seen else { return Ok(()) };
+        let kept = self.volume.offsets(&led.partition).and_then(|table| table.group(&group));
+        if kept == Some(&seen) {
+            return Ok(());
+        }
+        let message = format!("group {group} has changed meanwhile");
+        Err(ErrorDetail::not_written(Reason::ExpectationFailed, message))
     }
 
     fn await_offsets(&mut self, partition: PartitionId, deadline: Duration, token: AckToken) {
@@ -238,10 +254,52 @@ impl NodeHandle {
         changes: Vec<Change>,
         timeout: Duration,
     ) -> Result<(), ErrorDetail> {
+        self.store_if(led, changes, None, timeout).await
+    }
+
+    /// Deletes everything of a group that is still as it was seen. One that somebody joins or commits for meanwhile
+    /// stays; a group with more keys than one entry of the log takes can be left with a part of them then.
+    ///
+    /// # Errors
+    /// As [`NodeHandle::store_offsets`]; `EXPECTATION_FAILED` when the group has changed.
+    pub async fn expire_offsets(
+        &self,
+        led: LedOffsets,
+        group: String,
+        mut seen: GroupOffsets,
+        timeout: Duration,
+    ) -> Result<(), ErrorDetail> {
+        loop {
+            let part: Vec<PartitionId> = seen.offsets.keys().take(OFFSETS_DELETED_AT_ONCE).copied().collect();
+            let rest = seen.offsets.len() > part.len();
+            let offset = |partition: &PartitionId| Change::Offset {
+                group: group.clone(),
+                partition: *partition,
+                value: None,
+            };
+            let mut changes: Vec<Change> = part.iter().map(offset).collect();
+            if !rest {
+                changes.push(Change::Group { group: group.clone(), value: None });
+            }
+            self.store_if(led, changes, Some((group.clone(), seen.clone())), timeout).await?;
+            if !rest {
+                return Ok(());
+            }
+            seen.offsets.retain(|partition, _| !part.contains(partition));
+        }
+    }
+
+    async fn store_if(
+        &self,
+        led: LedOffsets,
+        changes: Vec<Change>,
+        seen: Option<(String, GroupOffsets)>,
+        timeout: Duration,
+    ) -> Result<(), ErrorDetail> {
         let door = self.offsets_door(&led.partition)?;
         let (reply, answer) = oneshot::channel();
         let deadline = self.clock().now() + timeout;
-        let work = Work::StoreOffsets(StoreOffsets { led, changes, deadline, reply });
+        let work = Work::StoreOffsets(StoreOffsets { led, changes, seen, deadline, reply });
         // Once it is queued its outcome is open until it is answered.
         match self.ask(door, work, answer, timeout).await {
             Ok(result) => committed(result),
@@ -268,6 +326,11 @@ impl NodeHandle {
         // A read has no effect to be unsure about.
         result.map_err(|detail| ErrorDetail { outcome: v1::Outcome::NotWritten.into(), ..detail })?;
         groups.await.map_err(|_| refusal::shutting_down())
+    }
+
+    /// Cluster time, milliseconds since 1970: the own wall clock as corrected by heartbeats.
+    pub fn cluster_ms(&self) -> u64 {
+        self.clock().wall_ms().saturating_add_signed(*self.shared().clock_offset_ms.borrow())
     }
 
     /// Tells what active groups have not read yet; pressure trims nothing beyond.

@@ -78,7 +78,12 @@ impl Worker {
             return Outcome::Answer(Err(detail));
         }
         if readable.leads && from > readable.log.log_end {
-            let detail = refusal::not_available(from, readable.log.log_end, "it is not written yet");
+            let detail = refusal::not_available(
+                from,
+                readable.log.log_start,
+                readable.log.log_end,
+                "it is not written yet",
+            );
             return Outcome::Answer(Err(detail));
         }
         if from >= readable.high_watermark {
@@ -94,7 +99,7 @@ impl Worker {
             })),
             Err(error) => {
                 self.check_failed();
-                Outcome::Answer(Err(self.place.read_error(&error, readable.log.log_end)))
+                Outcome::Answer(Err(self.place.read_error(&error, Some(readable.log))))
             }
         }
     }
@@ -144,7 +149,7 @@ impl Worker {
             None => None,
             Some(time) => {
                 let found = self.volume.offset_at(&job.partition, time);
-                found.map_err(|error| self.place.read_error(&error, readable.log.log_end))?
+                found.map_err(|error| self.place.read_error(&error, Some(readable.log)))?
             }
         };
         Ok(v1::ListOffsetsResponse {
@@ -221,7 +226,7 @@ fn at_end(from: Offset, readable: Readable) -> Result<Fetched, ErrorDetail> {
 
 fn unconfirmed(readable: Readable) -> ErrorDetail {
     let why = "the new leader has not confirmed its high watermark yet";
-    refusal::not_available(readable.high_watermark, readable.log.log_end, why)
+    refusal::not_available(readable.high_watermark, readable.log.log_start, readable.log.log_end, why)
 }
 
 /// Offset behind the last of whole batches.

@@ -6,7 +6,7 @@ use plimsoll_proto::batch::BatchError;
 use plimsoll_proto::disk::{DiskCause, DiskLevel};
 use plimsoll_proto::ids::{Offset, PartitionId, SpuId, VolumeId};
 use plimsoll_proto::v1::{self, ErrorDetail, Reason};
-use plimsoll_storage::log::{AppendError, ReadError};
+use plimsoll_storage::log::{AppendError, LogView, ReadError};
 use plimsoll_storage::volume::VolumeFacts;
 
 use super::work::millis;
@@ -121,11 +121,14 @@ impl Place {
     }
 
     /// What a failed read says to its consumer.
-    pub(super) fn read_error(&self, error: &ReadError, log_end: Offset) -> ErrorDetail {
+    pub(super) fn read_error(&self, error: &ReadError, log: Option<LogView>) -> ErrorDetail {
         match error {
-            ReadError::OffsetTrimmed { requested, log_start } => trimmed(*requested, *log_start, log_end),
-            ReadError::OffsetNotAvailable { requested, .. } => {
-                not_available(*requested, log_end, "it is not written yet")
+            ReadError::OffsetTrimmed { requested, log_start } => {
+                trimmed(*requested, *log_start, log.map_or(*log_start, |log| log.log_end))
+            }
+            ReadError::OffsetNotAvailable { requested, log_end } => {
+                let log_start = log.map_or(Offset::ZERO, |log| log.log_start);
+                not_available(*requested, log_start, *log_end, "it is not written yet")
             }
             ReadError::Damaged { .. } => ErrorDetail::not_written(
                 Reason::VolumeFailed,
@@ -160,10 +163,11 @@ pub(super) fn trimmed(requested: Offset, log_start: Offset, log_end: Offset) -> 
 }
 
 /// OFFSET_NOT_AVAILABLE.
-pub(super) fn not_available(requested: Offset, log_end: Offset, why: &str) -> ErrorDetail {
+pub(super) fn not_available(requested: Offset, log_start: Offset, log_end: Offset, why: &str) -> ErrorDetail {
     let message = format!("offset {requested} is not available: {why}");
     let mut detail = ErrorDetail::not_written(Reason::OffsetNotAvailable, message).retry_after(SHORT_RETRY);
-    (detail.requested_offset, detail.log_end) = (requested.get(), log_end.get());
+    (detail.requested_offset, detail.log_start, detail.log_end) =
+        (requested.get(), log_start.get(), log_end.get());
     detail
 }
 

@@ -62,6 +62,8 @@ pub struct SpuSettings {
     pub reserve: Option<ByteSize>,
     /// How often retention looks at every log when there is no pressure. Default "5min"; minimum "100ms".
     pub retention_check_interval: Span,
+    /// How long offsets are kept of a group without members and commits. Default "7d"; minimum "1s", maximum "3650d".
+    pub offsets_retention: Span,
     /// Pause between two heartbeats. Default "500ms"; minimum "50ms".
     pub heartbeat_interval: Span,
     /// A controller that answers no heartbeat for this long is left for the next. Default "2s"; at least two
@@ -103,6 +105,7 @@ impl Default for SpuSettings {
             read_only_bytes_max: ByteSize(marks.read_only.bytes_max),
             reserve: None,
             retention_check_interval: Span(VolumeTuning::default().retention_interval),
+            offsets_retention: Span(Duration::from_secs(7 * 24 * 3600)),
             heartbeat_interval: Span(Duration::from_millis(500)),
             heartbeat_answer_wait_max: Span(Duration::from_secs(2)),
             hand_over_max: Span(Duration::from_secs(5)),
@@ -182,6 +185,7 @@ impl SpuSettings {
         span("fetch_heartbeat_interval", self.fetch_heartbeat_interval, ms(50), s(30))?;
         bytes("reserve", self.reserve, 2 << 20, u64::MAX)?;
         span("retention_check_interval", self.retention_check_interval, ms(100), s(24 * 3600))?;
+        span("offsets_retention", self.offsets_retention, s(1), s(3650 * 24 * 3600))?;
         self.tuning().marks.check().map_err(|error| {
             format!("{error} (reclaim_percent, throttle_percent, read_only_percent and their _bytes_max)")
         })?;
@@ -295,7 +299,7 @@ mod tests {
     fn every_wrong_value_is_named() {
         assert!(good().validate().is_ok());
         type Change = fn(&mut SpuSettings);
-        let cases: [(&str, Change); 20] = [
+        let cases: [(&str, Change); 21] = [
             ("id", |s| s.id = 0),
             ("data_dirs", |s| s.data_dirs.clear()),
             ("twice", |s| s.data_dirs.push("/d".into())),
@@ -312,6 +316,7 @@ mod tests {
             ("fetch_heartbeat_interval", |s| s.fetch_heartbeat_interval = Span(Duration::ZERO)),
             ("reserve", |s| s.reserve = Some(ByteSize(1))),
             ("retention_check_interval", |s| s.retention_check_interval = Span(Duration::ZERO)),
+            ("offsets_retention", |s| s.offsets_retention = Span(Duration::ZERO)),
             ("throttle", |s| s.throttle_percent = 20),
             ("heartbeat_interval", |s| s.heartbeat_interval = Span(Duration::from_secs(2))),
             ("heartbeat_answer_wait_max", |s| s.heartbeat_answer_wait_max = Span(Duration::from_millis(600))),

@@ -92,7 +92,7 @@ impl Spu {
                 v1::peer_server::PeerServer::new(PeerService::new(host.clone(), node.clone()))
                     .max_decoding_message_size(MESSAGE_BYTES_MAX),
             );
-        let groups = GroupService::new(host.clone(), node.clone());
+        let groups = GroupService::new(host.clone(), node.clone(), settings.offsets_retention.0);
         let routes = routes.add_service(
             v1::group_server::GroupServer::new(groups).max_decoding_message_size(MESSAGE_BYTES_MAX),
         );

@@ -13,6 +13,7 @@ use plimsoll_proto::v1::{self, ErrorDetail, Reason};
 use tokio::sync::watch;
 use tonic::{Status, Streaming};
 
+use super::credit::Credit;
 use super::request::{self, Opening};
 use crate::runtime::{FetchFrom, FetchJob, Fetched, NodeHandle};
 
@@ -52,7 +53,7 @@ type Step = Option<(Result<v1::FetchResponse, Status>, State)>;
 struct Position {
     opening: Opening,
     from: FetchFrom,
-    credit_bytes: u64,
+    credit: Credit,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,8 +91,8 @@ impl Session {
         };
         match opening {
             Ok(opening) => {
-                let credit_bytes = opening.credit_bytes;
-                self.next(Position { opening, from: opening.from, credit_bytes }).await
+                let credit = Credit::new(opening.credit_bytes);
+                self.next(Position { opening, from: opening.from, credit }).await
             }
             Err(detail) => self.refuse(detail, None),
         }
@@ -99,12 +100,18 @@ impl Session {
 
     async fn next(mut self: Box<Self>, mut position: Position) -> Step {
         loop {
-            if position.credit_bytes == 0 && self.input == Input::Closed {
+            if position.credit.to_read().is_none() && self.input == Input::Closed {
                 return None;
             }
             let event = self.event(position).await;
             match event {
-                Event::Fetched(Ok(fetched)) => return self.serve(position, fetched),
+                Event::Fetched(Ok(fetched)) => {
+                    let bytes = size_of_batches(&fetched);
+                    // A heartbeat needs none.
+                    if bytes == 0 || position.credit.admits(bytes) {
+                        return self.serve(position, fetched);
+                    }
+                }
                 Event::Fetched(Err(detail)) => return self.refuse(*detail, Some(&position)),
                 Event::Stopping => {
                     let detail = ErrorDetail::not_written(Reason::ShuttingDown, "the node is stopping");
@@ -112,7 +119,7 @@ impl Session {
                 }
                 Event::Message(Ok(Some(message))) => match message.request {
                     Some(Request::CreditBytes(more)) => {
-                        position.credit_bytes = position.credit_bytes.saturating_add(more);
+                        position.credit.granted(more);
                     }
                     Some(Request::Open(_)) | None => {
                         let detail =
@@ -126,21 +133,22 @@ impl Session {
         }
     }
 
-    /// Waits for records, credit or the end. Without credit only the ends of the partition are asked for,
+    /// Waits for records, credit or the end. Without credit for more only the ends of the partition are asked for,
     /// once a heartbeat. A fetch that is dropped for a message is asked again; it has no effect.
     async fn event(&mut self, position: Position) -> Event {
         let Self { host, node, inbound, stopping, input, .. } = self;
         let heartbeat = self.heartbeat;
+        let to_read = position.credit.to_read();
         let job = FetchJob {
             partition: position.opening.partition,
             from: position.from,
-            bytes_max: usize::try_from(position.credit_bytes).unwrap_or(usize::MAX).min(self.bytes_max),
+            bytes_max: usize::try_from(to_read.unwrap_or(0)).unwrap_or(usize::MAX).min(self.bytes_max),
             any_replica: position.opening.any_replica,
             leader_epoch: position.opening.leader_epoch,
             wait_max: heartbeat,
         };
         let fetched = pin!(async {
-            if position.credit_bytes > 0 {
+            if to_read.is_some() {
                 return node.fetch(job).await;
             }
             host.clock.sleep(heartbeat).await;
@@ -155,8 +163,7 @@ impl Session {
     }
 
     fn serve(self: Box<Self>, mut position: Position, fetched: Fetched) -> Step {
-        let bytes = u64::try_from(fetched.batches.len()).unwrap_or(u64::MAX);
-        position.credit_bytes = position.credit_bytes.saturating_sub(bytes);
+        position.credit.sent(size_of_batches(&fetched));
         position.from = FetchFrom::Offset(fetched.next_offset);
         let batches = v1::FetchBatches {
             batches: fetched.batches,
@@ -180,6 +187,10 @@ impl Session {
         let (spu_id, incarnation) = self.node.identity();
         v1::FetchResponse { result: Some(result), spu_id: spu_id.0, incarnation: incarnation.0, leader_epoch }
     }
+}
+
+fn size_of_batches(fetched: &Fetched) -> u64 {
+    u64::try_from(fetched.batches.len()).unwrap_or(u64::MAX)
 }
 
 /// Where a partition ends, as a fetch without records, for a client that has given no credit.

@@ -6,6 +6,7 @@
 //! Start at [`SpuService`].
 
 mod budget;
+mod credit;
 mod fetch;
 mod health;
 mod produce;

@@ -96,7 +96,9 @@ async fn run_controller(n: u8, seed: u64, disk: MemoryDisk) -> turmoil::Result {
     };
     let listener = host.network.bind("0.0.0.0:7001").await?;
     let raft = RaftSettings::new(id, peers);
-    let running = Controller::start_with(host, raft, SessionSettings::default(), parts, listener).await?;
+    // No groups here, and the disks are small: the internal topic is not part of these worlds.
+    let session = SessionSettings { offsets_topic_early: false, ..SessionSettings::default() };
+    let running = Controller::start_with(host, raft, session, parts, listener).await?;
     std::future::pending::<()>().await;
     drop(running);
     Ok(())

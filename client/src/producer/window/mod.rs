@@ -288,8 +288,10 @@ impl Window {
                 self.pause(Duration::ZERO, Cause::Leader, now);
             }
             Reason::UnknownProducer => {
+                // Where very many producers push each other out this may come again soon.
                 self.renew = true;
-                self.pause(Duration::ZERO, Cause::Leader, now);
+                let pause = self.backoff_pause();
+                self.pause(pause, Cause::Leader, now);
             }
             Reason::ProducerFenced => return self.stop(ProduceErrorKind::Refused(refusal), out),
             Reason::DiskFull if self.settings.fail_when_full && !maybe_written => {

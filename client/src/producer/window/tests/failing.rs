@@ -122,3 +122,50 @@ fn a_fenced_producer_stops() {
     assert_eq!(d.failed.len(), 2);
     assert!(d.look().0.is_empty());
 }
+
+fn forgotten() -> ErrorDetail {
+    ErrorDetail::not_written(Reason::UnknownProducer, "the leader has forgotten this producer")
+}
+
+#[test]
+fn a_forgotten_producer_goes_on_under_another_id_once_nothing_is_under_way() {
+    let mut d = Driver::new(true, 3, false);
+    d.enqueue(3);
+    let (sent, requests) = d.look();
+    assert_eq!(sent, [(0, Some(0)), (1, Some(10)), (2, Some(20))]);
+    d.ack(requests[0], false);
+    d.refuse(requests[1], forgotten());
+    d.advance(Duration::from_secs(5));
+    assert_eq!((d.identities, d.look().0.len()), (0, 0), "the last one may still be written");
+    d.refuse(requests[2], forgotten());
+    d.advance_to_wake();
+    assert_eq!((d.identities, d.look().0.len()), (1, 0));
+    d.with(|window, now, out| window.identity(ProducerId(2), ProducerEpoch(0), now, out));
+    let (sent, requests) = d.look();
+    assert_eq!(sent, [(1, Some(0)), (2, Some(10))], "in order, under new sequences");
+    requests.into_iter().for_each(|request| d.ack(request, false));
+    assert_eq!((d.acked.as_slice(), d.failed.len()), (&[0, 1, 2][..], 0));
+}
+
+#[test]
+fn what_may_have_been_written_is_never_sent_under_another_id() {
+    let mut d = Driver::new(true, 2, false);
+    d.enqueue(2);
+    let connection = d.sent[0].2;
+    d.look();
+    // Nobody knows what became of both; sent again, the leader has forgotten the producer.
+    d.with(|window, now, out| window.connection_lost(connection, "reset", now, out));
+    d.advance_to_wake();
+    let (_, requests) = d.look();
+    requests.into_iter().for_each(|request| d.refuse(request, forgotten()));
+    d.enqueue(1);
+    d.advance_to_wake();
+    let failed: Vec<_> = d
+        .failed
+        .iter()
+        .map(|(batch, kind)| (*batch, crate::error::ProduceError::new(kind.clone()).outcome()))
+        .collect();
+    assert_eq!(failed, [(0, Outcome::Unknown), (1, Outcome::Unknown)]);
+    d.with(|window, now, out| window.identity(ProducerId(2), ProducerEpoch(0), now, out));
+    assert_eq!(d.look().0, [(2, Some(0))]);
+}
