@@ -26,6 +26,7 @@ use plimsoll_storage::space::Observation;
 use plimsoll_storage::volume::{ReplicaGuards, Volume, VolumeSettings};
 use rig::Rig;
 use rig::life::{Random, WALL_MS, batch, partition};
+use rustix::fs::{Mode, OFlags};
 
 const BATCH_BYTES: [usize; 4] = [500, 8_000, 60_000, 400_000];
 /// Longer than recoveries are counted for: none of them is held.
@@ -248,7 +249,8 @@ fn fill(name: &str, root: &Path, fills: u64, seed: u64) -> (Tally, u64, bool) {
             now += Duration::from_millis(50);
             if turn % 25 == 24 {
                 // What was freed counts on btrfs only once a transaction has ended, which may be 30 s later.
-                rustix::fs::syncfs(std::fs::File::open(root).unwrap()).unwrap();
+                let dir = rustix::fs::open(root, OFlags::DIRECTORY, Mode::empty()).unwrap();
+                rustix::fs::syncfs(dir).unwrap();
             }
             volume.observe(Observation::Sample(outside.space().unwrap()), now);
             volume.tick(now, WALL_MS, &ReplicaGuards::new());

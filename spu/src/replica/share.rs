@@ -46,7 +46,7 @@ impl Share {
     }
 
     /// The next partition to read for, and how many bytes at most; 1 stands for one batch.
-    pub fn next(&mut self) -> Option<(Wish, usize)> {
+    pub fn next_wish(&mut self) -> Option<(Wish, usize)> {
         while let Some(wish) = self.wishes.pop() {
             let left = self.left(wish);
             if left.bytes > 0 || left.first {
@@ -82,7 +82,7 @@ mod tests {
             (0..).zip(wishes).map(|(at, (live, served, _))| Wish { at, live: *live, served: *served });
         let mut share = Share::new(bytes_max, any_live, wanted.collect());
         let mut got = Vec::new();
-        while let Some((wish, most)) = share.next() {
+        while let Some((wish, most)) = share.next_wish() {
             let whole = (most / batch).max(1) * batch;
             let bytes = whole.min(wishes[wish.at].2);
             share.took(wish, bytes);

@@ -30,7 +30,7 @@ impl Worker {
         }
         self.answers = self.answers.saturating_add(1);
         let mut share = Share::new(bytes_max, any_live, wishes);
-        while let Some((wish, bytes)) = share.next() {
+        while let Some((wish, bytes)) = share.next_wish() {
             let Some((partition, position)) = positions.get(wish.at) else { continue };
             let result = self.batches_for(spu, partition, position, bytes);
             if let replica_batches::Result::Batches(batches) = &result {

@@ -66,13 +66,13 @@ async fn idle() -> anyhow::Result<()> {
         let (began, before) = (clock.now(), ticks_of(&spus, &controllers)?);
         clock.sleep(WINDOW).await;
         let (ended, after) = (clock.now(), ticks_of(&spus, &controllers)?);
-        let percent = |of: fn(&(Vec<f64>, Vec<f64>)) -> &Vec<f64>| {
-            let used = of(&after).iter().zip(of(&before)).map(|(after, before)| after - before);
+        let percent = |after: &[f64], before: &[f64]| {
+            let used = after.iter().zip(before).map(|(after, before)| after - before);
             let most = used.fold(0.0, f64::max);
             most / TICKS_PER_SECOND / ended.saturating_sub(began).as_secs_f64() * 100.0
         };
-        of_spus.push(percent(|ticks| &ticks.0));
-        of_controllers.push(percent(|ticks| &ticks.1));
+        of_spus.push(percent(&after.0, &before.0));
+        of_controllers.push(percent(&after.1, &before.1));
     }
     cluster.check_alive()?;
     figure("idle_spu_core_percent", of_spus, Some(5.0));
