@@ -132,8 +132,11 @@ impl Run {
         }
     }
 
-    /// A bar that cannot be held against this run, and why.
+    /// A bar that cannot be held against this run, and why; the first reason counts.
     pub(super) fn not_applicable(&mut self, name: &str, why: &str) {
+        if self.outcome.not_applicable.iter().any(|found| found.name == name) {
+            return;
+        }
         self.outcome.not_applicable.push(NotApplicable { name: name.to_owned(), why: why.to_owned() });
     }
 

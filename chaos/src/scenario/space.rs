@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use plimsoll_client::TopicConfig;
+use plimsoll_proto::v1::DiskCause;
 
 use super::Scenario;
 use super::bars::{Bar, EVERY_PARTITION};
@@ -158,6 +159,8 @@ async fn size_limit(run: &mut Run) -> anyhow::Result<()> {
     run.say(&format!("no file of spu {spu} may grow"));
     let fill = Fill { crossed: Some(run.now()), enospc: None, full: disk.space()? };
     noticed(run, spu, &led, &fill).await;
+    let causes: Vec<_> = run.facts(spu).await?.iter().map(plimsoll_proto::v1::VolumeFacts::cause).collect();
+    run.expect(causes == [DiskCause::Limit], || format!("the cause of the refusals is called {causes:?}"));
     run.expect(!run.writable(spu), || "a volume whose files may not grow is called writable".to_owned());
     let lifted = run.now();
     limit.lift();

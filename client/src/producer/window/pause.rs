@@ -87,6 +87,8 @@ impl Window {
             self.called = true;
             self.no_room = 0;
         }
+        // Nothing is left here that could try it.
+        self.probing &= !self.queue.is_empty();
         if news == Cause::Leader {
             // What was refused for lack of room meets the new leader with one batch: its disk may be full as well.
             self.called = true;

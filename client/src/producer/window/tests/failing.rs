@@ -50,6 +50,13 @@ fn a_deadline_tells_what_stood_in_the_way() {
     };
     assert_eq!(*outcome, Outcome::NotWritten);
     assert_eq!(last.as_ref().and_then(LastCause::refusal).map(Refusal::reason_name), Some("DISK_FULL"));
+    assert!(!d.window.takes());
+    // Nothing that could try the next leader is left; what others send goes there all the same.
+    d.route(Route::Leader(target(2, 2)));
+    assert!(d.window.takes());
+    d.enqueue(2);
+    d.advance(DISK_NEWS_JITTER);
+    assert_eq!(d.look().0.len(), 2);
 }
 
 #[test]
