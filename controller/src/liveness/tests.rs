@@ -380,9 +380,11 @@ fn a_node_whose_volumes_are_all_stuck_is_offline() {
 #[test]
 fn a_node_that_registers_with_stuck_volumes_joins_once_they_move() {
     let mut world = World::of(Cluster::of(3));
+    world.beating = vec![(1, 19_999), (2, 0), (3, 0)];
+    world.run_to(1000);
     world.beating = vec![(1, 20_000), (2, 0), (3, 0)];
     world.run_to(2000);
-    assert_eq!(world.what(), [(500, 1, "stalled"), (600, 1, "offline: disk_stall")]);
+    assert_eq!(world.what(), [(500, 1, "stalled"), (1500, 1, "offline: disk_stall")]);
     world.cluster.register_as(1, 2, &[]);
     world.run_to(40_000);
     assert_eq!(world.what().len(), 2, "{:?}", world.changes);
