@@ -270,7 +270,9 @@ async fn a_full_leader_makes_way_and_everybody_hears_of_it() {
     host.clock.timeout(PATIENCE, watch_metadata(&mut metadata, back)).await.unwrap();
 
     let status = admin.cluster_status(v1::ClusterStatusRequest::default()).await.unwrap().into_inner();
-    assert_eq!((status.spus.len(), status.partitions, status.partitions_under_replicated), (3, 3, 0));
+    // Besides the topic's there are those that keep the offsets of groups.
+    assert!(status.partitions >= 3, "{}", status.partitions);
+    assert_eq!((status.spus.len(), status.partitions_under_replicated), (3, 0));
     assert!(status.spus.iter().all(|spu| spu.heartbeat_age_ms > 0 && spu.volumes.len() == 1));
     assert_eq!(status.controllers.iter().filter(|c| c.leader && c.reachable).count(), 1);
 
