@@ -80,6 +80,19 @@ fn channel(host: &Host, controller: &Controller) -> Channel {
     host.network.channel(&controller.address().to_string(), &ChannelOptions::default()).unwrap()
 }
 
+/// Registers a node. A controller that has just begun to lead does not take one yet.
+async fn register(host: &Host, control: &mut ControlClient<Channel>, id: u32) -> v1::RegisterResponse {
+    let registering = async {
+        loop {
+            match control.register(registration(id)).await {
+                Ok(answer) => return answer.into_inner(),
+                Err(status) => assert_eq!(reason(&status).0, Reason::NoQuorum, "{status}"),
+            }
+        }
+    };
+    host.clock.timeout(PATIENCE, registering).await.unwrap()
+}
+
 /// A node that registers and sends heartbeats, nothing else.
 struct Node {
     id: u32,
@@ -120,7 +133,7 @@ fn registration(id: u32) -> v1::RegisterRequest {
 impl Node {
     async fn start(host: &Host, controller: &Controller, id: u32) -> Self {
         let mut control = ControlClient::new(channel(host, controller));
-        let registered = control.register(registration(id)).await.unwrap().into_inner();
+        let registered = register(host, &mut control, id).await;
         let (level, levels) = watch::channel(v1::DiskLevel::Normal);
         let (beats, queue) = mpsc::channel(4);
         let mut client = control.clone();

@@ -27,7 +27,7 @@ impl World {
         let controllers = controllers_with(&host, 3, session).await;
         let led = leader(&host, &controllers).await;
         let mut control = ControlClient::new(channel(&host, &controllers[led]));
-        let registered = control.register(registration(1)).await.unwrap().into_inner();
+        let registered = register(&host, &mut control, 1).await;
         Self {
             host,
             ids: (1..=3).map(ControllerId).collect(),
