@@ -262,6 +262,11 @@ impl Cluster {
         }
     }
 
+    /// Where the controllers listen.
+    pub fn controller_addresses(&self) -> &[String] {
+        &self.controller_addresses
+    }
+
     /// A client with connections of its own.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 //! the disks and the network, [`process`] the servers; [`filler`] takes the space, [`nemesis`] does the rest.
 
 pub mod cluster;
+pub mod copies;
 pub mod demo;
 pub mod filler;
 pub mod flights;

@@ -34,6 +34,8 @@ enum Command {
     Run(RunArguments),
     /// Breaks clusters for hours, in rounds whose faults a seed chooses
     Soak(SoakArguments),
+    /// Drills a running cluster: one volume behaves as if it were full, and the same is judged. Takes no space
+    Drill(DrillArguments),
     /// Proves that silence is not death, and that what is dead is replaced in time; ends with a line for scripts/prove
     Liveness(LivenessArguments),
     /// Shows what came of the last run
@@ -69,6 +71,27 @@ struct SoakArguments {
     /// No round begins after so many hours; the last one is played to its end
     #[arg(long, default_value_t = 1.0)]
     hours: f64,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args)]
+struct DrillArguments {
+    /// Address of a controller of the running cluster; may be repeated
+    #[arg(long, value_name = "HOST:PORT", required = true)]
+    controller: Vec<String>,
+    /// This storage node; by default one that leads
+    #[arg(long)]
+    spu: Option<u32>,
+    /// Its volume
+    #[arg(long, value_name = "PATH", requires = "spu")]
+    volume: Option<String>,
+    /// Records of 512 bytes a second that are written to a topic of the drill's own meanwhile
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(50..=100_000))]
+    rate: u32,
+    /// How long the volume stays full in pretence once its leaders have moved
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    seconds: u64,
     #[command(flatten)]
     output: Output,
 }
@@ -143,6 +166,7 @@ fn main() -> ExitCode {
         }
         Command::Run(arguments) => run(arguments),
         Command::Soak(arguments) => soak(arguments),
+        Command::Drill(arguments) => drill(arguments),
         Command::Liveness(arguments) => liveness(arguments),
         Command::Report { json, html } => report(json, html.as_deref()),
     }
@@ -219,6 +243,25 @@ fn soak(arguments: SoakArguments) -> ExitCode {
         });
         let outcomes = outcomes.await;
         conclude(&show, &output, &outcomes)
+    })
+}
+
+fn drill(arguments: DrillArguments) -> ExitCode {
+    let output = arguments.output;
+    let order = scenario::Order {
+        controllers: arguments.controller,
+        spu: arguments.spu,
+        volume: arguments.volume,
+        rate_per_s: arguments.rate,
+        lasts: Duration::from_secs(arguments.seconds),
+    };
+    // An interrupt ends the drill, which then puts everything back.
+    in_a_runtime(async move {
+        let show = show(&output, None);
+        show.screen.heading("drill: one volume behaves as if it were full");
+        let outcome = scenario::drill(&order, &show, interrupted()).await;
+        tell(&show, &outcome);
+        conclude(&show, &output, &[outcome])
     })
 }
 
@@ -329,15 +372,8 @@ fn report(json: bool, html: Option<&Path>) -> ExitCode {
 }
 
 fn to_the_end(work: impl Future<Output = ExitCode>) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("plimsoll-chaos: no runtime: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
     // It runs in the main thread: the servers end with the thread that started them.
-    runtime.block_on(async {
+    in_a_runtime(async {
         tokio::select! {
             code = work => code,
             () = interrupted() => {
@@ -346,6 +382,17 @@ fn to_the_end(work: impl Future<Output = ExitCode>) -> ExitCode {
             }
         }
     })
+}
+
+fn in_a_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("plimsoll-chaos: no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(work)
 }
 
 /// Ctrl-C, or a request to end.

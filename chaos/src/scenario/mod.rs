@@ -6,6 +6,7 @@
 
 mod bars;
 mod controllers;
+mod drill;
 mod failures;
 mod full_start;
 mod groups;
@@ -37,6 +38,7 @@ use std::time::Duration;
 use crate::cluster::Topology;
 use crate::rig::{DiskKind, Missing, Rig, VolumeSpec};
 
+pub use drill::{Order, drill};
 pub use report::{Figure, NotApplicable, Outcome, Totals, Verdict};
 pub use report_page::page;
 pub use run::{Run, Show};

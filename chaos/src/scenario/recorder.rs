@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use plimsoll_client::Client;
 use plimsoll_host::{Host, Task};
-use plimsoll_proto::v1::VolumeFacts;
+use plimsoll_proto::v1::{ClusterEvent, VolumeFacts};
 
 use super::run::millis;
 use super::timeline::{Moment, Sample, Timeline, Volume};
@@ -19,6 +19,41 @@ const INTERVAL: Duration = Duration::from_millis(200);
 const SAMPLES_MAX: usize = 8_000;
 
 type Count<T> = Box<dyn Fn() -> T + Send + Sync>;
+
+/// A volume that is looked at.
+#[derive(Clone, Debug)]
+pub(super) struct Watched {
+    /// Whose it is.
+    pub(super) spu: u32,
+    /// For people.
+    pub(super) name: String,
+    /// Where its node has it.
+    pub(super) path: String,
+    /// Where it lies on this machine; elsewhere its node's word is taken for how full it is.
+    pub(super) disk: Option<Disk>,
+}
+
+impl Watched {
+    /// A disk of this machine.
+    pub(super) fn disk(spu: u32, disk: &Disk) -> Self {
+        let path = disk.data().display().to_string();
+        Self { spu, name: disk.name().to_owned(), path, disk: Some(disk.clone()) }
+    }
+
+    /// What its node says of it.
+    fn facts<'a>(&self, all: &'a BTreeMap<(u32, String), VolumeFacts>) -> Option<&'a VolumeFacts> {
+        let of_node = all.iter().filter(|((spu, _), _)| *spu == self.spu);
+        of_node.map(|(_, facts)| facts).find(|facts| self.path.starts_with(&facts.path))
+    }
+
+    /// Its free bytes and its size.
+    fn space(&self, facts: Option<&VolumeFacts>) -> Option<(u64, u64)> {
+        match &self.disk {
+            Some(disk) => disk.space().ok().map(|space| (space.free_bytes, space.capacity_bytes)),
+            None => facts.map(|facts| (facts.free_bytes, facts.capacity_bytes)),
+        }
+    }
+}
 
 /// The running observer. It stops when dropped.
 pub(super) struct Recorder {
@@ -37,13 +72,14 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    disks: Vec<(u32, Disk)>,
+    volumes: Vec<Watched>,
     loads: Vec<Count<(u64, u64)>>,
     readers: Vec<Count<u64>>,
-    facts: BTreeMap<String, VolumeFacts>,
+    /// By node and path.
+    facts: BTreeMap<(u32, String), VolumeFacts>,
     marks: BTreeMap<String, [f64; 4]>,
     /// Volumes whose recovery is held back against flapping, and how often one began to be.
-    held: BTreeMap<String, bool>,
+    held: BTreeMap<(u32, String), bool>,
     held_recoveries: u64,
     samples: Vec<Sample>,
     story: Vec<Moment>,
@@ -56,7 +92,7 @@ impl Recorder {
         client: &Client,
         screen: &Arc<Screen>,
         name: &str,
-        disks: Vec<(u32, Disk)>,
+        volumes: Vec<Watched>,
     ) -> Self {
         let shared = Arc::new(Shared {
             host: host.clone(),
@@ -64,7 +100,7 @@ impl Recorder {
             screen: Arc::clone(screen),
             name: name.to_owned(),
             began: host.clock.now(),
-            state: Mutex::new(State { disks, phase: "starting".to_owned(), ..State::default() }),
+            state: Mutex::new(State { volumes, phase: "starting".to_owned(), ..State::default() }),
         });
         let tasks = vec![
             host.tasks.spawn("recorder-facts", Arc::clone(&shared).ask()),
@@ -82,7 +118,7 @@ impl Recorder {
     }
 
     pub(super) fn add_disks(&self, spu: u32, disks: &[Disk]) {
-        self.shared.state().disks.extend(disks.iter().map(|disk| (spu, disk.clone())));
+        self.shared.state().volumes.extend(disks.iter().map(|disk| Watched::disk(spu, disk)));
     }
 
     /// The scenario enters another phase, or tells something.
@@ -99,9 +135,19 @@ impl Recorder {
     }
 
     /// A time of the wall clock, since the run began.
-    pub(super) fn wall_ms(&self, wall_ms: u64) -> u64 {
+    fn wall_ms(&self, wall_ms: u64) -> u64 {
         let age = self.shared.host.clock.wall_ms().saturating_sub(wall_ms);
         self.ms(self.shared.host.clock.now()).saturating_sub(age)
+    }
+
+    /// What the cluster committed, on the time axis of the run.
+    pub(super) fn transitions(&self, events: &[ClusterEvent]) -> Vec<Moment> {
+        let moment = |event: &ClusterEvent| Moment {
+            ms: self.wall_ms(event.time_ms),
+            who: if event.spu_id == 0 { String::new() } else { format!("spu-{}", event.spu_id) },
+            what: format!("{} {} -> {} {}", event.kind, event.from, event.to, event.reason).trim().to_owned(),
+        };
+        events.iter().map(moment).collect()
     }
 
     /// How often a volume's recovery was held back against flapping.
@@ -112,12 +158,12 @@ impl Recorder {
     /// What was recorded; transitions and log lines are the caller's to add.
     pub(super) fn timeline(&self) -> Timeline {
         let state = self.shared.state();
-        let volume = |(_, disk): &(u32, Disk)| Volume {
-            name: disk.name().to_owned(),
-            marks_percent: state.marks.get(disk.name()).copied().unwrap_or_default(),
+        let volume = |watched: &Watched| Volume {
+            name: watched.name.clone(),
+            marks_percent: state.marks.get(&watched.name).copied().unwrap_or_default(),
         };
         Timeline {
-            volumes: state.disks.iter().map(volume).collect(),
+            volumes: state.volumes.iter().map(volume).collect(),
             samples: state.samples.clone(),
             story: state.story.clone(),
             ..Timeline::default()
@@ -127,9 +173,9 @@ impl Recorder {
 
 impl State {
     fn count_held(&mut self) {
-        for (path, facts) in &self.facts {
+        for (place, facts) in &self.facts {
             let held = facts.hold_ms > 0;
-            let before = self.held.insert(path.clone(), held).unwrap_or(false);
+            let before = self.held.insert(place.clone(), held).unwrap_or(false);
             self.held_recoveries += u64::from(held && !before);
         }
     }
@@ -149,9 +195,12 @@ impl Shared {
         const PATIENCE: Duration = Duration::from_secs(1);
         loop {
             if let Ok(status) = self.client.admin().timeout(PATIENCE).cluster_status().await {
-                let facts = status.spus.into_iter().flat_map(|spu| spu.volumes);
+                let facts = status.spus.into_iter().flat_map(|spu| {
+                    let id = spu.info.map_or(0, |info| info.spu_id);
+                    spu.volumes.into_iter().map(move |facts| ((id, facts.path.clone()), facts))
+                });
                 let mut state = self.state();
-                state.facts = facts.map(|facts| (facts.path.clone(), facts)).collect();
+                state.facts = facts.collect();
                 state.count_held();
             }
             self.host.clock.sleep(INTERVAL * 2).await;
@@ -177,17 +226,20 @@ impl Shared {
         sample.read = state.readers.iter().map(|read| read()).sum();
         let mut lines = Vec::new();
         let mut marks = Vec::new();
-        for (spu, disk) in &state.disks {
-            let Ok(space) = disk.space() else { continue };
-            let path = disk.data().display().to_string();
-            let facts =
-                state.facts.values().find(|facts| path.starts_with(&facts.path) || facts.path == path);
-            sample.free_percent.push(share(space.free_bytes, space.capacity_bytes) * 100.0);
+        for watched in &state.volumes {
+            let facts = watched.facts(&state.facts);
+            let Some((free, capacity)) = watched.space(facts) else {
+                // Nobody has said yet how full it is.
+                sample.free_percent.push(100.0);
+                sample.level.push(0);
+                continue;
+            };
+            sample.free_percent.push(share(free, capacity) * 100.0);
             sample.level.push(facts.map_or(0, |facts| facts.level));
             if let Some(facts) = facts.filter(|facts| facts.capacity_bytes > 0) {
                 let percent = |bytes| share(bytes, facts.capacity_bytes) * 100.0;
                 marks.push((
-                    disk.name().to_owned(),
+                    watched.name.clone(),
                     [
                         percent(facts.reclaim_enter_bytes),
                         percent(facts.throttle_enter_bytes),
@@ -196,17 +248,17 @@ impl Shared {
                     ],
                 ));
             }
-            let used = space.capacity_bytes.saturating_sub(space.free_bytes);
             lines.push(format!(
-                "  spu {spu} {:<10} {} {:>5.1} % free  {}",
-                disk.name(),
-                gauge(used, 0, space.capacity_bytes, 30),
-                share(space.free_bytes, space.capacity_bytes) * 100.0,
+                "  spu {} {:<10} {} {:>5.1} % free  {}",
+                watched.spu,
+                watched.name,
+                gauge(capacity.saturating_sub(free), 0, capacity, 30),
+                share(free, capacity) * 100.0,
                 facts.map_or("", |facts| level_name(facts.level))
             ));
         }
         state.marks.extend(marks);
-        let spus = state.disks.iter().map(|(spu, _)| *spu).max().unwrap_or(0);
+        let spus = state.volumes.iter().map(|watched| watched.spu).max().unwrap_or(0);
         let led = |spu: u32| {
             let partitions = image.topics.values().flat_map(|topic| &topic.partitions);
             u32::try_from(partitions.filter(|partition| partition.leader == spu).count()).unwrap_or(u32::MAX)

@@ -1,11 +1,17 @@
 //! What came of scenarios, for people and for machines.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use plimsoll_history::{History, Violation};
 use serde::{Deserialize, Serialize};
 
 use super::bars::Bar;
+use super::run::{millis, percentile};
 use super::timeline::Timeline;
+
+/// Fewer refusals have no 99th percentile.
+const REFUSALS_MIN: usize = 100;
 
 /// How a scenario ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +123,50 @@ impl Outcome {
 
     pub(super) fn skipped(scenario: &str, reason: &str) -> Self {
         Self { verdict: Verdict::Skip, reasons: vec![reason.to_owned()], ..Self::new(scenario) }
+    }
+
+    /// Counts what the history checker finds, and names the first.
+    pub(super) fn check(&mut self, history: &History) {
+        const NAMED: usize = 5;
+        let violations = plimsoll_history::check(history);
+        for violation in &violations {
+            let counter = match violation {
+                Violation::Lost { .. } => &mut self.lost,
+                Violation::Phantom { .. } => &mut self.phantom,
+                Violation::Duplicate { .. } => &mut self.duplicates,
+                Violation::Reordered { .. } => &mut self.reordered,
+                _ => &mut self.other_violations,
+            };
+            *counter += 1;
+        }
+        self.reasons.extend(violations.iter().take(NAMED).map(ToString::to_string));
+    }
+
+    /// A bar that cannot be held against this run, and why; the first reason counts.
+    pub(super) fn not_applicable(&mut self, name: &str, why: &str) {
+        if self.not_applicable.iter().all(|found| found.name != name) {
+            self.not_applicable.push(NotApplicable { name: name.to_owned(), why: why.to_owned() });
+        }
+    }
+
+    /// Notes a figure; a bar that is missed fails the run.
+    pub(super) fn figure(&mut self, name: &str, value: Option<u64>, at_most: Option<u64>) {
+        self.figures.push(Figure { name: name.to_owned(), value, at_most });
+    }
+
+    /// Notes how long typed refusals took, which becomes sorted.
+    pub(super) fn refusals(&mut self, after: &mut [Duration]) {
+        after.sort_unstable();
+        match percentile(after, 99) {
+            Some(p99) if after.len() >= REFUSALS_MIN => {
+                self.figure(Bar::RefusalP99.figure(), Some(millis(p99)), Some(Bar::RefusalP99.at_most()));
+            }
+            Some(last) => {
+                self.figure("slowest_refusal_ms", Some(millis(last)), None);
+                self.not_applicable(Bar::RefusalP99.figure(), "fewer than 100 refusals");
+            }
+            None => self.not_applicable(Bar::RefusalP99.figure(), "nothing was refused"),
+        }
     }
 
     /// Holds every figure against its bar.

@@ -16,8 +16,8 @@ use plimsoll_host::{Host, Random};
 use plimsoll_proto::v1::{self, VolumeFacts};
 
 use super::Scenario;
-use super::recorder::Recorder;
-use super::report::{Figure, NotApplicable, Outcome};
+use super::recorder::{Recorder, Watched};
+use super::report::Outcome;
 use crate::cluster::Cluster;
 use crate::filler::{Fill, Filler};
 use crate::log_tail::LogTail;
@@ -79,11 +79,11 @@ impl Run {
         let mut cluster = Cluster::start(rig, &(scenario.topology)())?;
         let client = cluster.connect(&host).await?;
         let logs = cluster.spu_logs().iter().map(|path| LogTail::new(path)).collect();
-        let disks = cluster
+        let volumes = cluster
             .spu_ids()
-            .flat_map(|spu| cluster.disks(spu).iter().map(move |disk| (spu, disk.clone())))
+            .flat_map(|spu| cluster.disks(spu).iter().map(move |disk| Watched::disk(spu, disk)))
             .collect();
-        let recorder = Recorder::start(&host, &client, &show.screen, scenario.name, disks);
+        let recorder = Recorder::start(&host, &client, &show.screen, scenario.name, volumes);
         Ok(Self {
             host,
             cluster,
@@ -134,15 +134,12 @@ impl Run {
 
     /// A bar that cannot be held against this run, and why; the first reason counts.
     pub(super) fn not_applicable(&mut self, name: &str, why: &str) {
-        if self.outcome.not_applicable.iter().any(|found| found.name == name) {
-            return;
-        }
-        self.outcome.not_applicable.push(NotApplicable { name: name.to_owned(), why: why.to_owned() });
+        self.outcome.not_applicable(name, why);
     }
 
     /// Notes a figure; a bar that is missed fails the run.
     pub(super) fn figure(&mut self, name: &'static str, value: Option<u64>, at_most: Option<u64>) {
-        self.outcome.figures.push(Figure { name: name.to_owned(), value, at_most });
+        self.outcome.figure(name, value, at_most);
     }
 
     /// Fails the run unless `holds`; the play goes on.
@@ -381,7 +378,7 @@ impl Run {
     }
 }
 
-pub(super) use figures::percentile;
+pub(super) use figures::{of_requests_to_full_disks, percentile};
 
 /// Whole milliseconds.
 pub(super) fn millis(span: Duration) -> u64 {

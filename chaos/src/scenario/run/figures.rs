@@ -14,8 +14,6 @@ use crate::workload::{Log, Refused};
 const ONSET: Duration = Duration::from_secs(3);
 /// And what it meets at the end does not count: disks that come back one after the other wake everybody.
 const RECOVERY: Duration = Duration::from_secs(1);
-/// Fewer refusals have no 99th percentile.
-const REFUSALS_MIN: usize = 100;
 /// Shorter waits tell nothing of a rate.
 const WAIT_MIN: Duration = Duration::from_secs(5);
 /// Changes of level are counted in spans of this length.
@@ -62,15 +60,7 @@ impl Run {
         if !reasons.is_empty() {
             self.say(&format!("refused: {reasons:?}"));
         }
-        after.sort_unstable();
-        match percentile(&after, 99) {
-            Some(p99) if after.len() >= REFUSALS_MIN => self.bar(Bar::RefusalP99, Some(millis(p99))),
-            Some(last) => {
-                self.figure("slowest_refusal_ms", Some(millis(last)), None);
-                self.not_applicable(Bar::RefusalP99.figure(), "fewer than 100 refusals");
-            }
-            None => self.not_applicable(Bar::RefusalP99.figure(), "nothing was refused"),
-        }
+        self.outcome.refusals(&mut after);
         match refused.saturating_mul(100).checked_div(waited.as_secs()) {
             Some(rate) => self.bar(Bar::RefusedWhileWaiting, Some(rate)),
             None => self.not_applicable(Bar::RefusedWhileWaiting.figure(), "no producer waited for 5 s"),
@@ -209,7 +199,7 @@ fn while_waiting(log: &Log) -> (u64, Duration) {
 
 /// How long the refusals took whose requests were sent after the node had begun to refuse. What was under way when
 /// its disk became full may have been held back by Throttle, up to a second.
-fn of_requests_to_full_disks(log: &Log) -> impl Iterator<Item = Duration> {
+pub(in crate::scenario) fn of_requests_to_full_disks(log: &Log) -> impl Iterator<Item = Duration> {
     let mut first = std::collections::BTreeMap::new();
     let for_space = |refused: &&Refused| matches!(refused.reason, Reason::DiskFull | Reason::NotEnoughInSync);
     log.refused.iter().filter(for_space).filter_map(move |refused| {
