@@ -41,9 +41,9 @@ impl Run {
             .is_some_and(|topic| topic.partitions.iter().all(|partition| partition.in_sync.contains(&spu)))
     }
 
-    /// Milliseconds from `from` until that is so, at most 40 s.
+    /// Milliseconds from `from` until that is so, at most a minute.
     pub(in crate::scenario) async fn in_sync_ms(&self, spu: u32, from: Duration) -> Option<u64> {
-        let at = self.until(Duration::from_secs(40), |run| run.in_sync(spu)).await?;
+        let at = self.until(Duration::from_secs(60), |run| run.in_sync(spu)).await?;
         Some(millis(at.saturating_sub(from)))
     }
 
