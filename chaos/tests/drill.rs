@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 
 use plimsoll_chaos::cluster::{Cluster, Topology};
 use plimsoll_chaos::rig::{DiskKind, Rig, VolumeSpec};
+use plimsoll_client::{Client, VolumeState};
 use plimsoll_host::Host;
 
 const VOLUME_BYTES: u64 = 96 << 20;
@@ -17,6 +18,14 @@ fn drill(arguments: &[&str]) -> (Option<i32>, Vec<serde_json::Value>, String) {
         .expect("it starts");
     let story = String::from_utf8_lossy(&output.stderr).into_owned();
     (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default(), story)
+}
+
+async fn nothing_is_left(client: &Client) {
+    let topics = client.admin().list_topics().await.expect("topics");
+    assert!(topics.iter().all(|topic| !topic.name.starts_with("plimsoll-drill")), "{topics:?}");
+    let image = client.metadata();
+    let mut volumes = image.spus.values().flat_map(|spu| &spu.volumes);
+    assert!(volumes.all(|volume| volume.state() == VolumeState::Writable), "{:?}", image.spus);
 }
 
 #[test]
@@ -46,13 +55,13 @@ fn a_drill_of_a_running_cluster_passes_and_leaves_nothing_behind() {
             assert!(figures.contains(&figure), "{figures:?}");
         }
         assert!(outcomes[0]["acked"].as_u64().is_some_and(|acked| acked > 200), "{story}");
-        assert!(client.admin().list_topics().await.expect("topics").is_empty(), "{story}");
+        nothing_is_left(&client).await;
 
         // A node that is not there: typed, and nothing is left either.
         let (code, outcomes, story) = drill(&[&arguments[..], &["--spu", "77"]].concat());
         assert_eq!(code, Some(1), "{story}");
         assert!(outcomes[0]["reasons"][0].as_str().is_some_and(|why| why.contains("spu 77")), "{story}");
-        assert!(client.admin().list_topics().await.expect("topics").is_empty(), "{story}");
+        nothing_is_left(&client).await;
         cluster.check_alive().expect("everything still runs");
     });
 }

@@ -96,7 +96,11 @@ impl<'a> Drill<'a> {
         let controllers = order.controllers.iter().cloned();
         let client = Client::builder().host(host.clone()).controllers(controllers).connect_timeout(CONNECT);
         let client = client.build().await.context("no controller answers")?;
-        let volumes = watched(&client.metadata());
+        let image = client.metadata();
+        if let Some(spu) = order.spu.filter(|spu| !image.spus.contains_key(&SpuId(*spu))) {
+            bail!("there is no spu {spu}; see `plimsoll spu list`");
+        }
+        let volumes = watched(&image);
         let recorder = Recorder::start(&host, &client, &show.screen, NAME, volumes);
         let topic = format!("plimsoll-drill-{:x}", host.clock.wall_ms());
         Ok(Self {

@@ -1,12 +1,15 @@
 //! Controllers that come and go, are too few, or are told the wrong token.
 
+use std::time::Duration;
+
 use anyhow::{bail, ensure};
 use plimsoll_chaos::process;
+use plimsoll_host::Clock;
 use plimsoll_proto::ids::ControllerId;
 use plimsoll_tests::{Layout, LocalCluster, Scratch, eventually, run_to_end};
 use serde_json::Value;
 
-use super::{consume, create, json, limit, produce, refused, started};
+use super::{PATIENCE, consume, create, json, limit, produce, refused, started};
 
 #[tokio::test]
 async fn five_controllers_go_on_without_two_and_stop_without_three() {
