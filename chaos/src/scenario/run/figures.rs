@@ -160,20 +160,17 @@ pub(in crate::scenario) struct OpenFiles {
     others: u64,
 }
 
-/// Refusals of one producer while it waited, and how long that was, over all partitions. The refusal that begins a
-/// count is not part of it, as the first fence post.
+/// Refusals of what one producer asked while it waited, and how long that was, over all partitions. What was on its way
+/// before, and is answered late, is no asking. The refusal that begins a count is not part of it, as the first fence post.
 fn while_waiting(log: &Log) -> (u64, Duration) {
     let mut partitions: Vec<u32> = log.refused.iter().map(|refused| refused.partition).collect();
     partitions.sort_unstable();
     partitions.dedup();
     let (mut count, mut time) = (0, Duration::ZERO);
     for partition in partitions {
-        let refused: Vec<Duration> = log
-            .refused
-            .iter()
-            .filter(|refused| refused.partition == partition)
-            .map(|found| found.at)
-            .collect();
+        let of_partition = || log.refused.iter().filter(|refused| refused.partition == partition);
+        let refused: Vec<Duration> = of_partition().map(|found| found.at).collect();
+        let asked: Vec<Duration> = of_partition().map(|found| found.at.saturating_sub(found.after)).collect();
         let acked: Vec<Duration> =
             log.acks.iter().filter(|ack| ack.partition == partition).map(|ack| ack.at).collect();
         let mut from = 0;
@@ -183,11 +180,8 @@ fn while_waiting(log: &Log) -> (u64, Duration) {
             let steady = first.saturating_add(ONSET);
             let end = next.or(refused.last().copied()).unwrap_or(steady).saturating_sub(RECOVERY);
             if end >= steady.saturating_add(WAIT_MIN) {
-                let within = refused
-                    .get(from..to)
-                    .unwrap_or_default()
-                    .iter()
-                    .filter(|at| **at >= steady && **at < end);
+                let asked = asked.get(from..to).unwrap_or_default();
+                let within = asked.iter().filter(|at| **at >= steady && **at < end);
                 count += u64::try_from(within.count()).unwrap_or(u64::MAX).saturating_sub(1);
                 time += end.saturating_sub(steady);
             }
@@ -254,6 +248,16 @@ mod tests {
             let (count, time) = while_waiting(&log(&refused, &acked));
             assert_eq!((count, millis(time)), expected, "{refused:?} {acked:?}");
         }
+    }
+
+    #[test]
+    fn what_was_under_way_before_the_wait_is_no_asking() {
+        let mut log = log(&[1_000, 6_000, 11_000, 11_000, 11_000], &[12_500]);
+        for late in &mut log.refused[3..] {
+            late.after = Duration::from_secs(10);
+        }
+        let (count, time) = while_waiting(&log);
+        assert_eq!((count, millis(time)), (1, 7_500));
     }
 
     #[test]
