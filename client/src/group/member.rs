@@ -74,6 +74,8 @@ struct Keeper {
     polled_ms: Arc<AtomicU64>,
     epoch: u64,
     sequence: u64,
+    /// Of the heartbeat that was answered last.
+    heard_sequence: u64,
     /// When the last answered heartbeat was sent: the session runs from there at the latest.
     answered_at: Duration,
     hint: Option<String>,
@@ -97,6 +99,7 @@ pub(super) fn start(client: &Client, settings: MemberSettings) -> Membership {
         polled_ms: Arc::clone(&polled_ms),
         epoch: 0,
         sequence: 0,
+        heard_sequence: 0,
         hint: None,
     };
     let lane = host.tasks.spawn_lane("group member", move || Box::pin(keeper.run()));
@@ -136,6 +139,7 @@ impl Keeper {
                 Beat::Answered(answer) => {
                     backoff.reset();
                     self.answered_at = sent_at;
+                    self.heard_sequence = self.sequence;
                     self.epoch = answer.member_epoch;
                     self.tell(&answer, &owned);
                     None
@@ -168,6 +172,7 @@ impl Keeper {
             member_id: self.settings.member_id.clone(),
             member_epoch: self.epoch,
             sequence: self.sequence,
+            heard_sequence: Some(self.heard_sequence),
             leave,
             topics: self.settings.topics.clone(),
             owned: by_topic(&partitions),

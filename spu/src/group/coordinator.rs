@@ -280,6 +280,7 @@ mod tests {
             member_id: member.to_owned(),
             member_epoch: 0,
             sequence,
+            heard_sequence: None,
             leave,
             topics: BTreeSet::new(),
             owned: BTreeSet::new(),

@@ -20,6 +20,8 @@ pub(super) struct Heartbeat {
     pub(super) member_id: String,
     pub(super) member_epoch: u64,
     pub(super) sequence: u64,
+    /// The latest of its heartbeats whose answer has reached it, if it says so.
+    pub(super) heard_sequence: Option<u64>,
     pub(super) leave: bool,
     pub(super) topics: BTreeSet<String>,
     pub(super) owned: BTreeSet<PartitionId>,
@@ -60,8 +62,9 @@ pub(super) struct Member {
     pub(super) heard_at: Duration,
     sequence: u64,
     waiting: Option<(Ticket, Duration)>,
-    /// What it was told last.
+    /// What it was told last, and by the answer to which heartbeat.
     told: Option<BTreeSet<PartitionId>>,
+    told_sequence: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -109,8 +112,9 @@ impl Group {
                 if let Some((former, _)) = member.waiting.take() {
                     answers.push((former, Err(Refused::Superseded)));
                 }
-                if beat.member_epoch == 0 {
-                    // It has begun anew and holds nothing.
+                let missed = beat.heard_sequence.is_some_and(|heard| heard < member.told_sequence);
+                // It has begun anew and holds nothing; or the answer was under way when it gave up waiting for it.
+                if beat.member_epoch == 0 || missed {
                     member.told = None;
                 }
                 member.heard_at = member.heard_at.max(now);
@@ -135,6 +139,7 @@ impl Group {
                     sequence: beat.sequence,
                     waiting: None,
                     told: None,
+                    told_sequence: 0,
                 };
                 self.members.insert(id.clone(), member);
             }
@@ -230,6 +235,7 @@ impl Group {
             if news || deadline <= now {
                 member.waiting = None;
                 member.told = Some(assigned.clone());
+                member.told_sequence = member.sequence;
                 let unknown_topics = member
                     .topics
                     .iter()

@@ -24,6 +24,7 @@ fn image(partitions: u32) -> MetadataImage {
 struct Client {
     epoch: u64,
     sequence: u64,
+    heard_sequence: u64,
     owned: BTreeSet<PartitionId>,
     assigned: BTreeSet<PartitionId>,
     ticket: Ticket,
@@ -37,6 +38,7 @@ impl Client {
             member_id: format!("m{id}"),
             member_epoch: self.epoch,
             sequence: self.sequence,
+            heard_sequence: Some(self.heard_sequence),
             leave,
             topics: ["t".to_owned()].into(),
             owned: self.owned.clone(),
@@ -87,6 +89,7 @@ impl World {
             match answer {
                 Ok(told) => {
                     client.epoch = told.member_epoch;
+                    client.heard_sequence = client.sequence;
                     client.heard_at = self.now;
                     client.owned.extend(told.assigned.iter().copied());
                     client.assigned = told.assigned;
@@ -168,6 +171,27 @@ fn a_new_coordinator_takes_members_with_what_they_own_and_waits_for_the_others()
         assert_eq!(client.owned, before, "nothing moved");
     }
     assert!(world.group.epoch > 2 << 32);
+}
+
+#[test]
+fn an_answer_that_was_lost_is_told_again_at_once() {
+    let mut world = World::new(2, 4);
+    world.settle();
+    for id in [0, 1] {
+        world.send(id, false, false);
+    }
+    // The answers are under way when the members give up waiting for them, to say something else.
+    world.image = image(8);
+    let lost = world.group.answers(world.now, &world.image);
+    assert_eq!(lost.len(), 2);
+    world.take(lost, true);
+    for id in [0, 1] {
+        world.send(id, false, false);
+        assert_eq!(world.clients[id].owned.len(), 4, "told without waiting");
+    }
+    // Who has heard it waits for news.
+    world.send(0, false, false);
+    assert!(world.group.answers(world.now, &world.image).is_empty());
 }
 
 #[test]

@@ -61,6 +61,7 @@ pub(super) fn heartbeat(request: v1::GroupHeartbeatRequest) -> Result<(String, H
         member_id: request.member_id,
         member_epoch: request.member_epoch,
         sequence: request.sequence,
+        heard_sequence: request.heard_sequence,
         leave: request.leave,
         topics: request.topics.into_iter().collect(),
         session,
