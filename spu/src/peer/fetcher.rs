@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use crate::runtime::{Following, NodeHandle};
+use crate::runtime::{Following, NodeHandle, POSITIONS_MAX};
 
 /// How long a leader may hold a fetch that finds nothing.
 const WAIT_MAX: Duration = Duration::from_millis(500);
@@ -37,6 +37,8 @@ pub(super) struct Fetcher {
     following: Following,
     log_budget: LogBudget,
     next_fetch: u64,
+    /// Where the next fetch begins, of more positions than fit in one.
+    next_position: usize,
     /// When the first of the failures since the last answer came.
     interrupted_at: Option<Duration>,
 }
@@ -66,7 +68,7 @@ struct Stream {
 
 impl Fetcher {
     pub(super) fn new(host: Host, node: NodeHandle, following: Following, log_budget: LogBudget) -> Self {
-        Self { host, node, following, log_budget, next_fetch: 1, interrupted_at: None }
+        Self { host, node, following, log_budget, next_fetch: 1, next_position: 0, interrupted_at: None }
     }
 
     /// Fetches for ever.
@@ -143,15 +145,22 @@ impl Fetcher {
         Ok(Stream { requests, answers: answers.into_inner(), under_way: VecDeque::new() })
     }
 
-    async fn send(&mut self, stream: &mut Stream, positions: Vec<v1::ReplicaPosition>) -> Result<(), Ended> {
+    async fn send(
+        &mut self,
+        stream: &mut Stream,
+        mut positions: Vec<v1::ReplicaPosition>,
+    ) -> Result<(), Ended> {
         let (spu, incarnation) = self.node.identity();
+        let fetches = u32::try_from(positions.len().div_ceil(POSITIONS_MAX)).unwrap_or(u32::MAX).max(1);
+        self.next_position = take_turn(&mut positions, self.next_position, POSITIONS_MAX);
         stream.under_way.push_back(positions.clone());
         let request = v1::ReplicateRequest {
             cluster_id: self.node.cluster_id().to_bytes(),
             fetch_id: self.next_fetch,
             spu_id: spu.0,
             incarnation: incarnation.0,
-            wait_ms_max: u32::try_from(WAIT_MAX.as_millis()).unwrap_or(u32::MAX),
+            // However many fetches it takes, all are asked for within one wait.
+            wait_ms_max: u32::try_from((WAIT_MAX / fetches).as_millis()).unwrap_or(u32::MAX),
             bytes_max: BYTES_MAX,
             positions,
         };
@@ -184,5 +193,41 @@ impl Fetcher {
             self.node.replicated(&self.following, asked, answer.partitions).await;
         }
         Ok(())
+    }
+}
+
+/// Leaves of `positions` those of one fetch: `most` at the utmost, from place `from` on, round and round. Returns where
+/// the next fetch begins.
+fn take_turn(positions: &mut Vec<v1::ReplicaPosition>, from: usize, most: usize) -> usize {
+    let all = positions.len();
+    if all <= most {
+        return 0;
+    }
+    let from = from % all;
+    positions.rotate_left(from);
+    positions.truncate(most);
+    (from + most) % all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turn(all: u32, from: usize, most: usize) -> (Vec<u32>, usize) {
+        let position = |partition| v1::ReplicaPosition { partition, ..v1::ReplicaPosition::default() };
+        let mut positions = (0..all).map(position).collect();
+        let next = take_turn(&mut positions, from, most);
+        (positions.iter().map(|position| position.partition).collect(), next)
+    }
+
+    #[test]
+    fn more_positions_than_fit_in_a_fetch_take_turns() {
+        assert_eq!(turn(0, 7, 4), (vec![], 0));
+        assert_eq!(turn(4, 3, 4), (vec![0, 1, 2, 3], 0));
+        assert_eq!(turn(9, 0, 4), (vec![0, 1, 2, 3], 4));
+        assert_eq!(turn(9, 4, 4), (vec![4, 5, 6, 7], 8));
+        assert_eq!(turn(9, 8, 4), (vec![8, 0, 1, 2], 3));
+        // Some are gone meanwhile.
+        assert_eq!(turn(5, 8, 4), (vec![3, 4, 0, 1], 2));
     }
 }

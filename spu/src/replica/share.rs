@@ -125,6 +125,20 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_bounded_whatever_the_number_of_partitions() {
+        for partitions in [1usize, 1_000, 10_000] {
+            for live_each in [1, 2, 3] {
+                let wishes: Vec<_> =
+                    (0..partitions).map(|at| (at % live_each == 0, u64::from(at % 7 == 0), 9000)).collect();
+                let got = served(100_000, 300, &wishes);
+                let sum: usize = got.iter().map(|(_, bytes)| bytes).sum();
+                assert!(sum <= 100_000 + 2 * 300, "{sum} bytes for {partitions} partitions");
+                assert!(got.len() <= 100_000 / 300 + 2, "{} reads for {partitions} partitions", got.len());
+            }
+        }
+    }
+
+    #[test]
     fn everybody_is_served_in_turn() {
         let mut last = [0u64; 6];
         for answer in 1..=30 {

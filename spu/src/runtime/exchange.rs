@@ -17,8 +17,8 @@ use super::work::{ReplicateAnswer, ReplicateWork, Work, partition_of};
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Most bytes in one answer, whatever is asked for.
 const BYTES_MAX: usize = 16 << 20;
-/// Positions in one fetch at most.
-const POSITIONS_MAX: usize = 10_000;
+/// Positions in one fetch at most; one with more is refused.
+pub const POSITIONS_MAX: usize = 10_000;
 
 /// A leader that replicas on one volume here follow.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -49,8 +49,7 @@ impl Worker {
             for (partition, position) in &positions {
                 // A paused follower can't take what grows.
                 if let Some(replica) = self.replicas.get_mut(partition).filter(|_| !position.paused) {
-                    replica.waiting_followers.retain(|other| std::sync::Arc::strong_count(other) > 1);
-                    replica.waiting_followers.push(grown.clone());
+                    replica.waiting_followers.insert(spu, grown.clone());
                 }
             }
         }

@@ -28,13 +28,15 @@ mod worker;
 #[cfg(test)]
 mod catch_up_tests;
 #[cfg(test)]
+mod many_partitions_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod volume_tests;
 
-pub use exchange::Following;
+pub use exchange::{Following, POSITIONS_MAX};
 pub use handle::NodeHandle;
 pub use job::{
     ChangeInSync, ChangeVolume, ControlRequest, FetchFrom, FetchJob, Fetched, ListOffsetsJob, ProduceJob,

@@ -1,9 +1,10 @@
 //! One replica as its worker holds it: the pure state, and who waits for it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_proto::ids::{LeaderEpoch, Offset, PartitionId};
+use plimsoll_proto::ids::{LeaderEpoch, Offset, PartitionId, SpuId};
 use plimsoll_proto::v1;
 use plimsoll_storage::log::{FlushPolicy, LogSettings, OnPressure};
 use plimsoll_storage::volume::Volume;
@@ -31,8 +32,9 @@ pub(super) struct Replica {
     pub(super) waiting_fetches: Vec<FetchWaiter>,
     /// acks=leader with `flush = ack`: until the sync at the end of the turn.
     pub(super) waiting_syncs: Vec<AckToken>,
-    /// Followers' long polls that end when the log grows.
-    pub(super) waiting_followers: Vec<Arc<Notify>>,
+    /// Followers' long polls that end when the log grows: the latest of each node, so that there are never more than
+    /// replicas.
+    pub(super) waiting_followers: BTreeMap<SpuId, Arc<Notify>>,
     /// A follower asks for nothing before this: its leader or its volume refused.
     pub(super) fetch_not_before: Duration,
     /// Its volume took nothing at the last try; positions say so until then.
@@ -66,7 +68,7 @@ impl Replica {
             waiting_acks: WaitingAcks::default(),
             waiting_fetches: Vec::new(),
             waiting_syncs: Vec::new(),
-            waiting_followers: Vec::new(),
+            waiting_followers: BTreeMap::new(),
             fetch_not_before: Duration::ZERO,
             paused_until: Duration::ZERO,
         }
@@ -81,7 +83,7 @@ impl Replica {
     }
 
     pub(super) fn wake_followers(&mut self) {
-        for follower in self.waiting_followers.drain(..) {
+        for follower in std::mem::take(&mut self.waiting_followers).into_values() {
             follower.notify_one();
         }
     }
