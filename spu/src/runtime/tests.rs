@@ -357,3 +357,62 @@ async fn a_restarted_node_serves_reads_and_leads_only_in_a_new_epoch() {
     assert_eq!(refused.reason(), Reason::NoLeader);
     again.handle.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acks_none_promises_nothing_and_hides_no_refusal() {
+    let mut cluster = TestCluster::new(2, 64 << 20, config(2, 2)).await;
+    let node = cluster.node(1);
+    let first = produce_when_led(node, job(1, Acks::None, batch(b"a"))).await;
+    // The follower has never fetched: the answer counts no copy, and does not wait for one.
+    assert_eq!(
+        (ack(&first).meaning(), ack(&first).copies, ack(&first).base_offset),
+        (v1::AckMeaning::None, 0, 0)
+    );
+    let stale = refusal(produce(node, job(9, Acks::None, batch(b"x"))).await);
+    assert_eq!((stale.reason(), stale.outcome()), (Reason::StaleLeaderEpoch, Outcome::NotWritten));
+    let junk = refusal(produce(node, job(1, Acks::None, bytes::Bytes::from_static(b"junk"))).await);
+    assert_eq!((junk.reason(), junk.outcome()), (Reason::CorruptBatch, Outcome::NotWritten));
+    let elsewhere = refusal(produce(cluster.node(2), job(1, Acks::None, batch(b"x"))).await);
+    assert_eq!((elsewhere.reason(), elsewhere.outcome()), (Reason::NotLeader, Outcome::NotWritten));
+    node.disk.take_all_bytes();
+    let full = loop {
+        if let ProduceResult::Error(detail) = produce(node, job(1, Acks::None, batch(&[b'x'; 4000]))).await {
+            break detail;
+        }
+    };
+    assert_eq!((full.reason(), full.outcome()), (Reason::DiskFull, Outcome::NotWritten));
+    node.disk.release();
+
+    // A run that no controller has answered yet leads as far as the followers confirm it, and no further.
+    let answered = || cluster.node(2).handle.replica_reports().iter().any(|report| report.log_end > 0);
+    cluster.replicate_until(answered).await;
+    let disk = cluster.node(1).disk.clone();
+    cluster.node(1).handle.shut_down().await;
+    cluster.nodes[0] = start(&cluster.host, 1, &disk).await;
+    cluster.node(1).handle.set_incarnation(super::testing::CLUSTER, plimsoll_proto::ids::Incarnation(11));
+    cluster.image.spus.get_mut(&plimsoll_proto::ids::SpuId(1)).expect("there").incarnation = 11;
+    cluster.change(|partition| (partition.leader_epoch, partition.leader_incarnation) = (2, 11));
+    let mut all = cluster.node(1).handle.produce(job(2, Acks::All, batch(b"c"))).await;
+    let mut done = None;
+    while done.is_none() {
+        cluster.replicate_round().await;
+        done = match all.try_recv() {
+            Ok(ProduceResult::Error(detail)) if detail.reason() == Reason::NoLeader => {
+                all = cluster.node(1).handle.produce(job(2, Acks::All, batch(b"c"))).await;
+                None
+            }
+            other => other.ok(),
+        };
+    }
+    assert_eq!(ack(&done.expect("answered")).copies, 2);
+    let end = || cluster.node(1).handle.standing(&PARTITION);
+    let before = end().await.expect("it stands").log_end;
+    for acks in [Acks::None, Acks::Leader] {
+        let fenced = refusal(produce(cluster.node(1), job(2, acks, batch(b"x"))).await);
+        assert_eq!((fenced.reason(), fenced.outcome()), (Reason::NoLeader, Outcome::NotWritten));
+    }
+    assert_eq!(end().await.expect("it stands").log_end, before, "a refused record is nowhere");
+    cluster.node(1).handle.heartbeat_answered(cluster.host.clock.now());
+    let again = produce(cluster.node(1), job(2, Acks::None, batch(b"d"))).await;
+    assert_eq!((ack(&again).meaning(), ack(&again).base_offset), (v1::AckMeaning::None, before));
+}
