@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::loans::next_note;
 use super::moving::Moving;
 use super::offsets_topic::OffsetsTopic;
-use super::shared::Shared;
+use super::shared::{EVENTS_WAITING_MAX, Shared};
 use super::{probe, topics};
 use crate::election::{LeaderMove, next_leader_move};
 use crate::liveness::{Command, Event, Judge};
@@ -59,19 +59,36 @@ async fn lead(shared: &Shared, queue: &mut mpsc::Receiver<(Duration, Event)>) {
         logged,
     };
     loop {
-        let event = tokio::select! {
+        let events = tokio::select! {
             biased;
-            () = shared.stopped() => None,
-            () = shared.host.clock.sleep_until(turn.tick_at) => Some((shared.host.clock.now(), Event::Tick)),
-            event = queue.recv() => event,
+            () = shared.stopped() => return,
+            () = shared.host.clock.sleep_until(turn.tick_at) => until_tick(shared.host.clock.now(), queue),
+            event = queue.recv() => event.into_iter().collect(),
         };
-        let Some((at, event)) = event else { return };
-        let view = shared.raft.view();
-        if !view.is_leader || view.term != term {
+        if events.is_empty() {
             return;
         }
-        turn.take(at, event, &view);
+        for (at, event) in events {
+            let view = shared.raft.view();
+            if !view.is_leader || view.term != term {
+                return;
+            }
+            turn.take(at, event, &view);
+        }
     }
+}
+
+/// A tick at `now`, and before it everything that was received until then: what waits in the queue of a judge that is
+/// slow is no silence.
+fn until_tick(now: Duration, queue: &mut mpsc::Receiver<(Duration, Event)>) -> Vec<(Duration, Event)> {
+    let mut events = Vec::with_capacity(queue.len() + 1);
+    while events.len() < EVENTS_WAITING_MAX
+        && let Ok(event) = queue.try_recv()
+    {
+        events.push(event);
+    }
+    events.push((now, Event::Tick));
+    events
 }
 
 struct Turn {
@@ -235,5 +252,72 @@ async fn propose(shared: Shared, change: Change) {
     match shared.propose(change).await {
         Ok(proposed) => tracing::debug!(index = proposed.index, outcome = ?proposed.applied, "decided"),
         Err(error) => tracing::debug!(reason = ?error.reason(), error.message, "a decision was not taken"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use plimsoll_proto::ids::SpuId;
+
+    use super::*;
+    use crate::cluster::SpuState;
+    use crate::cluster::testing::Cluster;
+    use crate::liveness::LivenessSettings;
+
+    const BEAT: Duration = Duration::from_millis(500);
+
+    /// A judge of three nodes whose every turn takes `turn`, with a queue for `room` events that nobody waits for.
+    /// All nodes but the third beat on time, for `length`. Returns who is to have another state, and which.
+    fn judged(turn: Duration, room: usize, length: Duration) -> BTreeMap<SpuId, SpuState> {
+        let state = Cluster::of(3).state;
+        let settings = LivenessSettings::default();
+        let start = Duration::from_secs(100);
+        let mut judge = Judge::new(settings, start, 0, &state);
+        let (events, mut queue) = mpsc::channel(room);
+        let (mut beat_at, mut now) = (start, start);
+        let mut wanted = BTreeMap::new();
+        while now < start + length {
+            while beat_at <= now {
+                for spu in [1, 2].map(SpuId) {
+                    let incarnation = state.incarnation(spu).unwrap();
+                    let beat = Event::Heartbeat { spu, incarnation, data_paths: Vec::new() };
+                    // As a session does: what finds no place is dropped.
+                    drop(events.try_send((beat_at, beat)));
+                }
+                beat_at += BEAT;
+            }
+            for (at, event) in until_tick(now, &mut queue) {
+                for command in judge.on(at, event, &state) {
+                    if let Command::SetSpuState { spu, wanted: state, .. } = command {
+                        wanted.insert(spu, state);
+                    }
+                }
+            }
+            now += turn;
+        }
+        wanted
+    }
+
+    #[test]
+    fn a_heartbeat_is_judged_by_its_receipt_however_late_it_is_read() {
+        let all = [Duration::from_millis(100), Duration::from_millis(900), Duration::from_secs(8)];
+        for turn in all {
+            let wanted = judged(turn, EVENTS_WAITING_MAX, Duration::from_secs(60));
+            assert!(
+                !wanted.contains_key(&SpuId(1)) && !wanted.contains_key(&SpuId(2)),
+                "{turn:?}: {wanted:?}"
+            );
+        }
+        let silent = judged(Duration::from_millis(900), EVENTS_WAITING_MAX, Duration::from_secs(60));
+        assert_eq!(silent.get(&SpuId(3)), Some(&SpuState::Offline), "a silent one is found all the same");
+    }
+
+    #[test]
+    fn a_full_queue_accuses_nobody() {
+        // Eight seconds of beats, and room for two of them.
+        let wanted = judged(Duration::from_secs(8), 8, Duration::from_secs(60));
+        assert!(!wanted.contains_key(&SpuId(1)) && !wanted.contains_key(&SpuId(2)), "{wanted:?}");
     }
 }

@@ -17,7 +17,7 @@ use crate::liveness::{Event, LivenessSettings};
 use crate::raft_runtime::{Proposed, RaftHandle, View};
 
 /// Most events that wait for the judge; beyond it heartbeats are dropped, the next one is due anyway.
-const EVENTS_WAITING_MAX: usize = 4096;
+pub(super) const EVENTS_WAITING_MAX: usize = 4096;
 
 /// How long no relief begins by itself after somebody called one off.
 const RELIEF_HELD: Duration = Duration::from_secs(600);
