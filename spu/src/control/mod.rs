@@ -17,6 +17,8 @@ mod discover;
 mod endpoints;
 mod heartbeat;
 mod link;
+#[cfg(test)]
+mod lost_event_tests;
 mod metadata;
 mod registration;
 mod requests;
