@@ -1,9 +1,13 @@
 //! A copy of the cluster's metadata as nodes and clients keep it: a list, then changes on top of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use crate::ids::{ClusterId, ControllerId, MetadataVersion, PartitionId, SpuId, TopicId, VolumeId};
 use crate::v1;
+
+/// How many deleted topics are remembered, by controllers and by copies of their metadata; the oldest make room.
+pub const DELETED_TOPICS_MAX: usize = 10_000;
 
 /// Metadata of the cluster at one version. Only [`MetadataImage::apply`] moves it, and only forward.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +20,9 @@ pub struct MetadataImage {
     pub spus: BTreeMap<SpuId, v1::SpuInfo>,
     /// Topics by id.
     pub topics: BTreeMap<TopicId, v1::TopicInfo>,
+    /// Topics that were deleted, oldest first, at most [`DELETED_TOPICS_MAX`]. A topic that is neither here nor in
+    /// `topics` is one that the source does not know, not one that may be deleted.
+    pub deleted: Arc<VecDeque<TopicId>>,
     /// The leading controller and its address, as far as the source knew.
     pub controller_leader: Option<(ControllerId, String)>,
 }
@@ -62,6 +69,7 @@ impl MetadataImage {
             version: MetadataVersion(0),
             spus: BTreeMap::new(),
             topics: BTreeMap::new(),
+            deleted: Arc::default(),
             controller_leader: None,
         }
     }
@@ -82,11 +90,8 @@ impl MetadataImage {
         if !update.full && update.previous_version != self.version.0 {
             return Err(ImageGap::Missing { expected: update.previous_version, have: self.version.0 });
         }
-        let removed = update
-            .removed_topic_ids
-            .iter()
-            .map(|id| TopicId::from_slice(id))
-            .collect::<Result<Vec<_>, _>>()?;
+        let removed = ids(&update.removed_topic_ids)?;
+        let deleted = ids(&update.deleted_topic_ids)?;
         let topics = update
             .topics
             .into_iter()
@@ -98,7 +103,9 @@ impl MetadataImage {
         if update.full {
             self.spus.clear();
             self.topics.clear();
+            self.deleted = Arc::default();
         }
+        self.remember_deleted(deleted.iter().chain(&removed));
         self.cluster_id = cluster_id;
         self.version = MetadataVersion(update.version);
         self.topics.extend(topics);
@@ -115,6 +122,18 @@ impl MetadataImage {
         }
         let changed = !nothing || leader_changed || (update.full && before != self.version);
         Ok(if changed { Changed::Yes } else { Changed::No })
+    }
+
+    fn remember_deleted<'a>(&mut self, ids: impl Iterator<Item = &'a TopicId>) {
+        let mut ids = ids.peekable();
+        if ids.peek().is_none() {
+            return;
+        }
+        let deleted = Arc::make_mut(&mut self.deleted);
+        deleted.extend(ids);
+        while deleted.len() > DELETED_TOPICS_MAX {
+            deleted.pop_front();
+        }
     }
 
     /// The topic of that name.
@@ -155,6 +174,10 @@ impl MetadataImage {
     }
 }
 
+fn ids(bytes: &[bytes::Bytes]) -> Result<Vec<TopicId>, crate::invalid::Invalid> {
+    bytes.iter().map(|id| TopicId::from_slice(id)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +214,32 @@ mod tests {
         assert_eq!(image.apply(delta), Err(ImageGap::Missing { expected: 5, have: 8 }));
         assert_eq!(image.apply(full), Ok(Changed::No));
         assert_eq!(image.version, MetadataVersion(8));
+    }
+
+    #[test]
+    fn what_was_deleted_is_named_and_remembered_up_to_a_limit() {
+        let mut image = MetadataImage::empty();
+        image
+            .apply(v1::MetadataUpdate { topics: vec![topic(1), topic(2)], ..update(5, None) })
+            .expect("full");
+        assert!(image.deleted.is_empty());
+        let removed =
+            v1::MetadataUpdate { removed_topic_ids: vec![vec![1; 16].into()], ..update(8, Some(5)) };
+        image.apply(removed).expect("it goes on");
+        assert_eq!(*image.deleted, [TopicId([1; 16])]);
+        // A full one that merely does not mention a topic says nothing about it.
+        let named = vec![vec![3; 16].into()];
+        image.apply(v1::MetadataUpdate { deleted_topic_ids: named, ..update(9, None) }).expect("full");
+        assert!(image.topics.is_empty());
+        assert_eq!(*image.deleted, [TopicId([3; 16])]);
+
+        let id = |n: u16| [vec![9; 14], n.to_be_bytes().to_vec()].concat();
+        let many = (0..=10_000).map(|n| id(n).into()).collect();
+        image
+            .apply(v1::MetadataUpdate { removed_topic_ids: many, ..update(10, Some(9)) })
+            .expect("it goes on");
+        assert_eq!(image.deleted.len(), DELETED_TOPICS_MAX);
+        assert_eq!(image.deleted.back().map(|id| id.0.to_vec()), Some(id(10_000)), "the oldest made room");
     }
 
     #[test]

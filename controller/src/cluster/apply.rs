@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plimsoll_proto::ids::{ClusterId, Incarnation, PartitionEpoch, PartitionId, SpuId, TopicId};
+use plimsoll_proto::image::DELETED_TOPICS_MAX;
 use plimsoll_proto::v1::{self, entry::Change};
 
 use super::controllers::Controllers;
@@ -18,7 +19,7 @@ use crate::election;
 /// | version | since then |
 /// |---|---|
 /// | 1 | |
-/// | 2 | who leaves a set below its minimum stays eligible (`docs/rfcs/0004-eligible-leaders.md`); forced elections; altered topics, added partitions, duties, moves, controllers, loans |
+/// | 2 | who leaves a set below its minimum stays eligible (`docs/rfcs/0004-eligible-leaders.md`); forced elections; altered topics, added partitions, duties, moves, controllers, loans; deleted topics stay named |
 ///
 /// No released build wrote entries of version 1; they apply by the present rules.
 pub const RULES_VERSION: u32 = 2;
@@ -85,6 +86,8 @@ pub struct Touched {
     pub events_added: BTreeSet<(u64, u32)>,
     /// Events that made room.
     pub events_dropped: BTreeSet<(u64, u32)>,
+    /// Deletions of topics that were noted or made room, by their entries.
+    pub deletions: BTreeSet<u64>,
 }
 
 impl Touched {
@@ -94,6 +97,7 @@ impl Touched {
         self.topics.extend(later.topics);
         self.events_added.extend(later.events_added);
         self.events_dropped.extend(later.events_dropped);
+        self.deletions.extend(later.deletions);
     }
 }
 
@@ -320,6 +324,16 @@ impl Applying<'_> {
     pub(super) fn event(&mut self, event: v1::ClusterEvent) {
         let ordinal = u32::try_from(self.events.len()).unwrap_or(u32::MAX);
         self.events.push(v1::ClusterEvent { index: self.index, ordinal, time_ms: self.time_ms, ..event });
+    }
+
+    /// Nodes delete their replicas of the topic when they hear of it, however late.
+    pub(super) fn remember_deleted(&mut self, id: TopicId) {
+        self.state.deleted.push_back((self.index, id));
+        self.touched.deletions.insert(self.index);
+        while self.state.deleted.len() > DELETED_TOPICS_MAX {
+            let made_room = self.state.deleted.pop_front();
+            self.touched.deletions.extend(made_room.map(|(index, _)| index));
+        }
     }
 
     pub(super) fn store_topic(&mut self, id: TopicId, topic: Topic) {

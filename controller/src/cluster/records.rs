@@ -1,8 +1,9 @@
-//! The state as bytes: one record for each node, topic and event, and one for the counters.
+//! The state as bytes: one record for each node, topic, deleted topic and event, and one for the counters.
 //!
 //! ```text
 //! key                                    value (version byte, then protobuf)
 //! 'c'                                    counters
+//! 'd' index:u64be                        topic that the entry at `index` deleted: its id
 //! 's' spu_id:u32be                       node
 //! 't' topic_id:[u8;16]                   topic with its partitions
 //! 'e' index:u64be ordinal:u32be          event
@@ -107,6 +108,7 @@ impl ClusterState {
     /// Every record of the state, in order of keys.
     pub fn to_records(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut records = vec![(counters_key(), self.counters_value())];
+        records.extend(self.deleted.iter().map(|(index, id)| (deletion_key(*index), deletion_value(*id))));
         records.extend(self.events.iter().map(|e| (event_key(e.index, e.ordinal), value(e.as_ref()))));
         records.extend(self.spus.iter().map(|(id, spu)| (spu_key(*id), spu_value(*id, spu))));
         records.extend(self.topics.iter().map(|(id, topic)| (topic_key(*id), topic_value(*id, topic))));
@@ -123,6 +125,11 @@ impl ClusterState {
         }
         for id in &touched.topics {
             records.push((topic_key(*id), self.topic(*id).map(|topic| topic_value(*id, topic))));
+        }
+        for index in &touched.deletions {
+            let at = self.deleted.binary_search_by_key(index, |(index, _)| *index).ok();
+            let deleted = at.and_then(|at| self.deleted.get(at));
+            records.push((deletion_key(*index), deleted.map(|(_, id)| deletion_value(*id))));
         }
         for (index, ordinal) in touched.events_added.difference(&touched.events_dropped) {
             let at = self.events.partition_point(|e| (e.index, e.ordinal) < (*index, *ordinal));
@@ -146,13 +153,17 @@ impl ClusterState {
         V: AsRef<[u8]>,
     {
         let mut state = Self::empty();
-        let mut events = BTreeMap::new();
+        let (mut events, mut deleted) = (BTreeMap::new(), BTreeMap::new());
         for (key, value) in records {
-            let (kind, _) = key.as_ref().split_first().ok_or(corrupt("an empty key"))?;
+            let (kind, rest) = key.as_ref().split_first().ok_or(corrupt("an empty key"))?;
             match kind {
                 b'c' => state.take_counters(decode(value.as_ref())?)?,
                 b's' => state.take_spu(decode(value.as_ref())?)?,
                 b't' => state.take_topic(decode(value.as_ref())?)?,
+                b'd' => {
+                    let (index, id) = deletion(rest, value.as_ref())?;
+                    deleted.insert(index, id);
+                }
                 b'e' => {
                     let event: v1::ClusterEvent = decode(value.as_ref())?;
                     events.insert((event.index, event.ordinal), Arc::new(event));
@@ -161,6 +172,7 @@ impl ClusterState {
             }
         }
         state.events = events.into_values().collect();
+        state.deleted = deleted.into_iter().collect();
         Ok(state)
     }
 
@@ -343,6 +355,24 @@ fn spu_key(id: SpuId) -> Vec<u8> {
 
 fn topic_key(id: TopicId) -> Vec<u8> {
     [b"t".as_slice(), &id.0].concat()
+}
+
+fn deletion_key(index: u64) -> Vec<u8> {
+    [b"d".as_slice(), &index.to_be_bytes()].concat()
+}
+
+fn deletion_value(id: TopicId) -> Vec<u8> {
+    [&[VERSION], id.0.as_slice()].concat()
+}
+
+fn deletion(key: &[u8], value: &[u8]) -> Result<(u64, TopicId), CorruptState> {
+    let index = key.try_into().map(u64::from_be_bytes).map_err(|_| corrupt("a key of a deleted topic"))?;
+    match value.split_first() {
+        Some((&VERSION, id)) => {
+            Ok((index, TopicId::from_slice(id).map_err(|_| corrupt("the id of a deleted topic"))?))
+        }
+        Some(_) | None => Err(corrupt("a record of another version")),
+    }
 }
 
 fn event_key(index: u64, ordinal: u32) -> Vec<u8> {

@@ -32,6 +32,8 @@ pub struct ClusterState {
     /// Derived from `topics`.
     pub(super) names: BTreeMap<String, TopicId>,
     pub(super) events: VecDeque<Arc<v1::ClusterEvent>>,
+    /// Topics that were deleted, by the entry that did it, oldest first: nodes delete nothing else.
+    pub(super) deleted: VecDeque<(u64, TopicId)>,
 }
 
 /// How many partitions are short of something.
@@ -111,6 +113,11 @@ impl ClusterState {
     /// Every topic.
     pub fn topics(&self) -> &BTreeMap<TopicId, Arc<Topic>> {
         &self.topics
+    }
+
+    /// Topics that were deleted, oldest first; the latest `DELETED_TOPICS_MAX` of them.
+    pub fn deleted_topics(&self) -> impl Iterator<Item = TopicId> {
+        self.deleted.iter().map(|(_, id)| *id)
     }
 
     /// One topic.

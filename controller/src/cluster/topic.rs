@@ -155,6 +155,7 @@ impl Applying<'_> {
         let topic = self.state.topics.remove(&id).ok_or(Mismatch::UnknownPartition)?;
         self.state.names.remove(&topic.name);
         self.touched.topics.insert(id);
+        self.remember_deleted(id);
         self.event(v1::ClusterEvent {
             kind: "topic_deleted".to_owned(),
             topic_id: id.to_bytes(),

@@ -22,6 +22,7 @@ use crate::raft_runtime::metadata::MemoryStore;
 use crate::raft_runtime::{DataDirError, MemoryIdentity, RaftSettings};
 use crate::session::SessionSettings;
 
+mod digests;
 mod failover;
 mod full_disks;
 

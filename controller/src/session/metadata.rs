@@ -119,6 +119,7 @@ fn full(state: &ClusterState) -> v1::MetadataUpdate {
         full: true,
         spus: state.spus().iter().map(|(id, spu)| spu.to_info(*id)).collect(),
         topics: state.topics().iter().map(|(id, topic)| topic.to_info(*id)).collect(),
+        deleted_topic_ids: state.deleted_topics().map(|id| id.to_bytes()).collect(),
         ..Default::default()
     }
 }

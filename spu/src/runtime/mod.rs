@@ -28,6 +28,8 @@ mod worker;
 #[cfg(test)]
 mod catch_up_tests;
 #[cfg(test)]
+mod kept_tests;
+#[cfg(test)]
 mod many_partitions_tests;
 #[cfg(test)]
 pub(crate) mod testing;

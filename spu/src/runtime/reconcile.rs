@@ -1,6 +1,6 @@
 //! Makes the replicas of this volume what the metadata says: there or gone, leading or following.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plimsoll_proto::ids::{Incarnation, LeaderEpoch, PartitionEpoch, PartitionId, SpuId, VolumeId};
@@ -45,23 +45,28 @@ impl Worker {
         self.shared.following.send_modify(|generation| *generation += 1);
     }
 
-    /// Deletes replicas that the metadata no longer has; only by metadata that is at least as new as the
-    /// registration of this run, so that no late copy deletes what it has not heard of.
+    /// Deletes replicas that an applied entry took from here; only by metadata that is at least as new as the
+    /// registration of this run, so that no late copy deletes what it has not heard of. What the metadata merely does
+    /// not know stays, without a role: it may be the only copy of what controllers have lost.
     fn delete_unwanted(&mut self, image: &MetadataImage, desired: &BTreeMap<PartitionId, Desired<'_>>) {
         let current = self.shared.incarnation().is_some_and(|incarnation| image.version.0 >= incarnation.0);
         if !current {
             return;
         }
-        let unwanted: BTreeSet<PartitionId> = self
+        let unwanted: Vec<PartitionId> = self
             .volume
             .partitions()
             .into_iter()
             .filter(|partition| !desired.contains_key(partition))
             .collect();
-        let (mut deleted, mut freed) = (0_u64, 0_u64);
+        let (mut deleted, mut freed, mut kept) = (0_u64, 0_u64, 0_u64);
         for partition in unwanted {
             let known = image.topics.contains_key(&partition.topic_id);
             self.step_down(&partition, &refusal::unknown(&partition, known));
+            if !self.was_taken_away(image, &partition) {
+                kept += 1;
+                continue;
+            }
             self.replicas.remove(&partition);
             self.cache_lost.remove(&partition);
             match self.volume.delete_partition(&partition) {
@@ -78,6 +83,23 @@ impl Worker {
         }
         if deleted > 0 {
             tracing::info!(volume = %self.place.path, replicas = deleted, bytes = freed, "replicas deleted");
+        }
+        if kept > 0 {
+            let text =
+                format!("{kept} replicas that the metadata neither lists nor says deleted stay on disk");
+            self.report(self.place.path.clone(), "unknown replicas", &text);
+        }
+    }
+
+    /// Whether the metadata says that the replica is not here any more: its topic was deleted, or its partition was
+    /// given to others, by metadata that is not behind this log.
+    fn was_taken_away(&self, image: &MetadataImage, partition: &PartitionId) -> bool {
+        match image.topics.get(&partition.topic_id) {
+            Some(_) => image.partition(partition).is_some_and(|info| {
+                let seen = self.volume.log(partition).and_then(|log| log.last_epoch);
+                seen.is_none_or(|epoch| epoch <= LeaderEpoch(info.leader_epoch))
+            }),
+            None => image.deleted.contains(&partition.topic_id),
         }
     }
 

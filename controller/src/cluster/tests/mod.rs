@@ -1,3 +1,4 @@
+mod deletions;
 mod duties;
 mod eligible;
 mod leadership;
