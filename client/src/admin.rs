@@ -200,6 +200,17 @@ impl Admin {
         Ok(answer.events)
     }
 
+    /// How many events of each kind there were, and the alerts there are now: one for each node or volume that is out
+    /// of service. Every controller tells the same, whoever leads.
+    ///
+    /// # Errors
+    /// [`AdminError`]; nothing was changed.
+    pub async fn metrics(&self) -> Result<v1::MetricsResponse, AdminError> {
+        let asking =
+            |mut admin: AdminClient<Channel>| async move { admin.metrics(v1::MetricsRequest {}).await };
+        self.call(&mut false, asking).await
+    }
+
     /// A producer id that nobody else has.
     pub(crate) async fn init_producer(&self) -> Result<(ProducerId, ProducerEpoch), AdminError> {
         let answer =

@@ -19,7 +19,7 @@ use crate::election;
 /// | version | since then |
 /// |---|---|
 /// | 1 | |
-/// | 2 | who leaves a set below its minimum stays eligible (`docs/rfcs/0004-eligible-leaders.md`); forced elections; altered topics, added partitions, duties, moves, controllers, loans; deleted topics stay named |
+/// | 2 | who leaves a set below its minimum stays eligible (`docs/rfcs/0004-eligible-leaders.md`); forced elections; altered topics, added partitions, duties, moves, controllers, loans; deleted topics stay named; events are counted |
 ///
 /// No released build wrote entries of version 1; they apply by the present rules.
 pub const RULES_VERSION: u32 = 2;
@@ -128,6 +128,8 @@ impl ClusterState {
     fn remember(&mut self, events: &[v1::ClusterEvent], touched: &mut Touched) {
         for event in events {
             touched.events_added.insert((event.index, event.ordinal));
+            let count = self.event_counts.entry(event.kind.clone()).or_default();
+            *count = count.saturating_add(1);
             self.events.push_back(Arc::new(event.clone()));
         }
         while self.events.len() > EVENTS_MAX {
@@ -142,7 +144,7 @@ impl ClusterState {
 pub(super) struct Applying<'a> {
     pub(super) state: &'a mut ClusterState,
     pub(super) index: u64,
-    time_ms: u64,
+    pub(super) time_ms: u64,
     events: Vec<v1::ClusterEvent>,
     pub(super) touched: Touched,
 }
@@ -203,7 +205,8 @@ impl Applying<'_> {
     pub(super) fn enter_spu_state(&mut self, spu_id: SpuId, wanted: SpuState, reason: &str) {
         let Some(spu) = self.state.spus.get_mut(&spu_id) else { return };
         let from = spu.state;
-        Arc::make_mut(spu).state = wanted;
+        let spu = Arc::make_mut(spu);
+        (spu.state, spu.since_index, spu.since_ms) = (wanted, self.index, self.time_ms);
         self.touched.spus.insert(spu_id);
         self.event(v1::ClusterEvent {
             kind: "spu_state".to_owned(),
@@ -346,7 +349,7 @@ impl Applying<'_> {
         let Some(spu_record) = self.state.spus.get_mut(&spu) else { return };
         if let Some(record) = Arc::make_mut(spu_record).volumes.get_mut(&volume) {
             record.state = to;
-            record.since_index = self.index;
+            (record.since_index, record.since_ms) = (self.index, self.time_ms);
         }
         self.touched.spus.insert(spu);
     }

@@ -9,6 +9,7 @@
 //!                            encode_snapshot              changed_records --> metadata store
 //! ```
 
+mod alerts;
 mod apply;
 mod controllers;
 mod duty;

@@ -196,6 +196,8 @@ pub struct Volume {
     pub state: VolumeState,
     /// Index of the entry that brought it into this state.
     pub since_index: u64,
+    /// When that entry was made, milliseconds since 1970.
+    pub since_ms: u64,
     /// By how much an operator has lowered its mark of read-only, as last noted.
     pub borrowed_bytes: u64,
 }
@@ -217,6 +219,10 @@ pub struct Spu {
     pub volumes: BTreeMap<VolumeId, Volume>,
     /// What its operator wants.
     pub duty: Duty,
+    /// Index of the entry that brought it into its state.
+    pub since_index: u64,
+    /// When that entry was made, milliseconds since 1970.
+    pub since_ms: u64,
 }
 
 impl Spu {
@@ -238,9 +244,12 @@ impl Spu {
                     reason: volume.state.reason().to_owned(),
                     since_index: volume.since_index,
                     borrowed_bytes: volume.borrowed_bytes,
+                    since_ms: volume.since_ms,
                 })
                 .collect(),
             duty: self.duty.to_wire().into(),
+            since_index: self.since_index,
+            since_ms: self.since_ms,
         }
     }
 }

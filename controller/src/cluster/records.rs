@@ -60,6 +60,8 @@ struct CountersRecord {
     controllers_since: u64,
     #[prost(uint64, repeated, tag = "8")]
     former_controllers: Vec<u64>,
+    #[prost(message, repeated, tag = "9")]
+    event_counts: Vec<v1::EventCount>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -219,6 +221,7 @@ impl ClusterState {
             controllers: self.controllers.to_wire(),
             controllers_since: self.controllers.since_index,
             former_controllers: self.controllers.former.iter().map(|id| id.0).collect(),
+            event_counts: self.event_counts(),
         })
     }
 
@@ -238,6 +241,7 @@ impl ClusterState {
         self.version = record.version;
         self.next_producer_id = record.next_producer_id;
         self.no_ops = record.no_ops;
+        self.event_counts = record.event_counts.into_iter().map(|count| (count.kind, count.total)).collect();
         Ok(())
     }
 
@@ -248,8 +252,14 @@ impl ClusterState {
             let id = VolumeId::from_slice(&volume.volume_id).map_err(|_| corrupt("a volume id"))?;
             let state =
                 VolumeState::from_wire(volume.state(), &volume.reason).ok_or(corrupt("a volume state"))?;
-            let (since_index, borrowed_bytes) = (volume.since_index, volume.borrowed_bytes);
-            volumes.insert(id, Volume { path: volume.path.clone(), state, since_index, borrowed_bytes });
+            let known = Volume {
+                path: volume.path.clone(),
+                state,
+                since_index: volume.since_index,
+                since_ms: volume.since_ms,
+                borrowed_bytes: volume.borrowed_bytes,
+            };
+            volumes.insert(id, known);
         }
         let spu = Spu {
             incarnation: Incarnation(info.incarnation),
@@ -259,6 +269,8 @@ impl ClusterState {
             rack: info.rack,
             volumes,
             duty: Duty::from_wire(info.duty).ok_or(corrupt("a duty"))?,
+            since_index: info.since_index,
+            since_ms: info.since_ms,
         };
         self.spus.insert(SpuId(info.spu_id), Arc::new(spu));
         Ok(())

@@ -49,6 +49,8 @@ impl Applying<'_> {
             rack: change.rack.clone(),
             volumes,
             duty,
+            since_index: self.index,
+            since_ms: self.time_ms,
         };
         self.state.spus.insert(spu_id, Arc::new(spu));
         self.touched.spus.insert(spu_id);
@@ -77,12 +79,12 @@ impl Applying<'_> {
             let kept = old
                 .get(&id)
                 .filter(|volume| volume.state != VolumeState::Failed { cause: NOT_DECLARED.to_owned() });
-            let (state, since_index) = kept.map_or((VolumeState::Writable, self.index), |volume| {
-                (volume.state.clone(), volume.since_index)
-            });
+            let new = (VolumeState::Writable, self.index, self.time_ms);
+            let (state, since_index, since_ms) =
+                kept.map_or(new, |volume| (volume.state.clone(), volume.since_index, volume.since_ms));
             // What was lent ended with the run before; that is noted when the node says so.
             let borrowed_bytes = kept.map_or(0, |volume| volume.borrowed_bytes);
-            volumes.insert(id, Volume { path, state, since_index, borrowed_bytes });
+            volumes.insert(id, Volume { path, state, since_index, since_ms, borrowed_bytes });
         }
         for (id, volume) in old {
             let holds = || {
@@ -92,7 +94,13 @@ impl Applying<'_> {
             };
             if !volumes.contains_key(&id) && holds() {
                 let state = VolumeState::Failed { cause: NOT_DECLARED.to_owned() };
-                volumes.insert(id, Volume { state, since_index: self.index, ..volume });
+                // One that was gone before is the same fault still.
+                let (since_index, since_ms) = if volume.state == state {
+                    (volume.since_index, volume.since_ms)
+                } else {
+                    (self.index, self.time_ms)
+                };
+                volumes.insert(id, Volume { state, since_index, since_ms, ..volume });
             }
         }
         volumes

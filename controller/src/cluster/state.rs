@@ -32,6 +32,8 @@ pub struct ClusterState {
     /// Derived from `topics`.
     pub(super) names: BTreeMap<String, TopicId>,
     pub(super) events: VecDeque<Arc<v1::ClusterEvent>>,
+    /// How many events of each kind there ever were; their memory is shorter.
+    pub(super) event_counts: BTreeMap<String, u64>,
     /// Topics that were deleted, by the entry that did it, oldest first: nodes delete nothing else.
     pub(super) deleted: VecDeque<(u64, TopicId)>,
 }
@@ -150,6 +152,12 @@ impl ClusterState {
     pub fn events_after(&self, index: u64) -> impl Iterator<Item = &v1::ClusterEvent> {
         let start = self.events.partition_point(|event| event.index <= index);
         self.events.range(start..).map(Arc::as_ref)
+    }
+
+    /// How many events of each kind there ever were, in order of kinds.
+    pub fn event_counts(&self) -> Vec<v1::EventCount> {
+        let count = |(kind, total): (&String, &u64)| v1::EventCount { kind: kind.clone(), total: *total };
+        self.event_counts.iter().map(count).collect()
     }
 
     /// What is short of something, over all partitions.

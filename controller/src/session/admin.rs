@@ -4,7 +4,7 @@ use plimsoll_proto::v1::{self, ErrorDetail, admin_server::Admin};
 use tonic::{Request, Response, Status};
 
 use super::shared::Shared;
-use super::{alter, duty, elect, members, moves, status, topics};
+use super::{alter, duty, elect, members, metrics, moves, status, topics};
 
 /// Most events of one answer.
 const EVENTS_MAX: u32 = 10_000;
@@ -98,6 +98,13 @@ impl Admin for AdminService {
         request: Request<v1::ListEventsRequest>,
     ) -> Result<Response<v1::ListEventsResponse>, Status> {
         Ok(Response::new(self.events(request.into_inner()).await?))
+    }
+
+    async fn metrics(
+        &self,
+        _request: Request<v1::MetricsRequest>,
+    ) -> Result<Response<v1::MetricsResponse>, Status> {
+        Ok(Response::new(metrics::metrics(&self.shared).await?))
     }
 
     async fn init_producer(

@@ -21,6 +21,7 @@ mod heartbeat;
 mod loans;
 mod members;
 mod metadata;
+mod metrics;
 mod moves;
 mod moving;
 mod offsets_topic;

@@ -1,3 +1,4 @@
+mod alerts;
 mod deletions;
 mod duties;
 mod eligible;

@@ -80,6 +80,18 @@ impl World {
         self.host.clock.timeout(PATIENCE, asking).await.unwrap()
     }
 
+    async fn metrics(&self, at: usize) -> v1::MetricsResponse {
+        let mut admin = AdminClient::new(channel(&self.host, &self.controllers[at]));
+        let asking = async {
+            loop {
+                if let Ok(answer) = admin.metrics(v1::MetricsRequest {}).await {
+                    return answer.into_inner();
+                }
+            }
+        };
+        self.host.clock.timeout(PATIENCE, asking).await.unwrap()
+    }
+
     /// Takes what is new since the last time, a little at once.
     async fn look(&mut self, at: usize) {
         loop {
@@ -98,6 +110,7 @@ impl World {
 async fn one_fault_is_one_event_whoever_leads_meanwhile() {
     let mut world = World::new().await;
     let mut change = (VolumeState::Writable, VolumeState::WriteOffline);
+    let mut alerts = Vec::new();
     for round in 0..ROUNDS {
         let led = leader(&world.host, &world.controllers).await;
         let asked = channel(&world.host, &world.controllers[led]);
@@ -114,6 +127,9 @@ async fn one_fault_is_one_event_whoever_leads_meanwhile() {
         // Asking again changes nothing.
         world.ask_until_done(change).await;
         world.look(round).await;
+        let raised = world.metrics(round % world.controllers.len()).await.alerts;
+        assert_eq!(raised.len(), usize::from(change.1 == VolumeState::WriteOffline), "{raised:?}");
+        alerts.extend(raised);
         change = (change.1, change.0);
     }
 
@@ -133,6 +149,42 @@ async fn one_fault_is_one_event_whoever_leads_meanwhile() {
         .take(ROUNDS)
         .collect();
     assert_eq!(states, one_each, "one for each fault, one for each recovery");
+    let metrics = world.metrics(0).await;
+    assert_eq!(metrics.events, world.metrics(1).await.events, "every controller counts the same");
+    assert_eq!(total(&metrics, "volume_state"), ROUNDS as u64);
+    let raised_by: Vec<u64> = alerts.iter().map(|alert| alert.index).collect();
+    let faults = listed.iter().filter(|event| event.to == "write_offline").map(|event| event.index);
+    assert_eq!(raised_by, faults.collect::<Vec<_>>(), "one alert for each fault");
+    for controller in world.controllers {
+        controller.stop(Duration::from_secs(1)).await;
+    }
+}
+
+fn total(metrics: &v1::MetricsResponse, kind: &str) -> u64 {
+    metrics.events.iter().find(|count| count.kind == kind).map_or(0, |count| count.total)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alert_outlives_the_controller_that_raised_it() {
+    let mut world = World::new().await;
+    world.ask_until_done((VolumeState::Writable, VolumeState::WriteOffline)).await;
+    let led = leader(&world.host, &world.controllers).await;
+    let before = world.metrics(led).await;
+    let [alert] = before.alerts.as_slice() else { panic!("{before:?}") };
+    assert_eq!((alert.code.as_str(), alert.subject.as_str()), ("DISK_FULL", "spu 1 /d1"));
+    assert!(alert.id.ends_with(&alert.index.to_string()) && alert.since_ms > 0, "{alert:?}");
+    world.controllers.remove(led).stop(Duration::ZERO).await;
+    // Whoever leads now is asked for the same once more: the fault is one fault still.
+    world.ask_until_done((VolumeState::Writable, VolumeState::WriteOffline)).await;
+    for at in 0..world.controllers.len() {
+        let after = world.metrics(at).await;
+        assert_eq!((&after.alerts, &after.events), (&before.alerts, &before.events));
+    }
+    world.ask_until_done((VolumeState::WriteOffline, VolumeState::Writable)).await;
+    world.ask_until_done((VolumeState::Writable, VolumeState::WriteOffline)).await;
+    let again = world.metrics(0).await;
+    assert_eq!((again.alerts.len(), total(&again, "volume_state")), (1, 3));
+    assert_ne!(again.alerts[0].id, alert.id, "another fault is another alert");
     for controller in world.controllers {
         controller.stop(Duration::from_secs(1)).await;
     }
