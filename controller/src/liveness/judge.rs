@@ -195,7 +195,8 @@ fn verdict(
     if silence >= settings.offline_after().saturating_add(hold) {
         return Some((SpuState::Offline, if answered { UNHEARD } else { SILENT }));
     }
-    // One that registers with stuck disks leads nothing yet: it is not offline again and again, but has not joined.
+    // One that is offline registers again at once. With disks that are still stuck it stays at joining: its volumes are
+    // stalled, so it leads nothing and is told of; offline again and again it would be one fault told for ever.
     if record.state != SpuState::Joining && track.all_stuck(record, settings.node_stalled_after) {
         return Some((SpuState::Offline, "disk_stall"));
     }

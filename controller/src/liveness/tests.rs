@@ -394,6 +394,24 @@ fn a_node_that_registers_with_stuck_volumes_joins_once_they_move() {
 }
 
 #[test]
+fn a_joining_node_with_stuck_volumes_is_told_of_and_leads_nothing() {
+    // It has started again while it led, so it leads in its new run, until its disks are found stuck.
+    let mut world = World::of(Cluster::with_topic());
+    assert_eq!(world.cluster.leader(), 1);
+    world.cluster.register_as(1, 2, &[]);
+    assert_eq!(world.cluster.leader(), 1);
+    world.beating = vec![(1, 20_000), (2, 0), (3, 0)];
+    world.run_to(1000);
+    assert_eq!(world.what(), [(500, 1, "stalled")]);
+    assert_eq!((world.cluster.leader(), world.cluster.set()), (2, vec![2, 3]));
+    let alerts = world.cluster.state.alerts();
+    assert_eq!(alerts.iter().map(|alert| alert.code.as_str()).collect::<Vec<_>>(), ["VOLUME_STALLED"]);
+    world.run_to(120_000);
+    assert_eq!(world.what().len(), 1, "one fault is told once: {:?}", world.changes);
+    assert_eq!(world.cluster.state.alerts(), alerts);
+}
+
+#[test]
 fn a_node_whose_only_volume_failed_is_not_offline() {
     let mut cluster = Cluster::of(3);
     cluster.done(cluster.volume_state(1, v1::VolumeState::Writable, v1::VolumeState::Failed));
