@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
-use plimsoll_host::ServerOptions;
+use plimsoll_host::{Clock, ServerOptions};
 use plimsoll_proto::ids::SpuId;
 use plimsoll_proto::image::MetadataImage;
 use plimsoll_proto::v1;
@@ -21,10 +21,13 @@ use super::metadata;
 use crate::runtime::testing::{CLUSTER, LIMIT, PARTITION, TestCluster, config};
 
 const FIRST: u64 = 5000;
+/// Often enough that nobody takes the controller for silent.
+const BOOKMARKS: Duration = Duration::from_millis(100);
 
-/// Loses an event on the first watch that it serves, and tells the digest afterwards.
+/// Loses an event on the first watch that it serves, and tells the digest afterwards; then it goes on with bookmarks.
 #[derive(Clone)]
 struct Forgetful {
+    clock: Clock,
     before: MetadataImage,
     after: MetadataImage,
     watches: Arc<AtomicUsize>,
@@ -61,8 +64,11 @@ impl Metadata for Forgetful {
         } else {
             vec![full(&self.after, FIRST + 2)]
         };
-        let updates = stream::iter(updates.into_iter().map(Ok)).chain(stream::pending());
-        Ok(Response::new(updates.boxed()))
+        let bookmarks = stream::unfold(self.clock.clone(), |clock| async {
+            clock.sleep(BOOKMARKS).await;
+            Some((Ok(update(FIRST + 2, FIRST + 2)), clock))
+        });
+        Ok(Response::new(stream::iter(updates.into_iter().map(Ok)).chain(bookmarks).boxed()))
     }
 }
 
@@ -73,8 +79,12 @@ async fn a_node_that_missed_an_event_finds_out_by_the_digest_and_asks_for_everyt
     let mut after = cluster.image.clone();
     let topic = after.topics.get_mut(&PARTITION.topic_id).expect("the topic is there");
     (topic.partitions[0].leader, topic.partitions[0].leader_epoch) = (2, 2);
-    let controller =
-        Forgetful { before: cluster.image.clone(), after: after.clone(), watches: Arc::default() };
+    let controller = Forgetful {
+        clock: host.clock.clone(),
+        before: cluster.image.clone(),
+        after: after.clone(),
+        watches: Arc::default(),
+    };
     let watches = controller.watches.clone();
     let listener = host.network.bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
