@@ -1,6 +1,7 @@
 //! `plimsoll cluster`.
 
 mod local;
+mod metrics;
 mod start;
 mod status;
 mod stop;
@@ -20,6 +21,8 @@ pub(crate) enum ClusterCommand {
     Stop(stop::StopArgs),
     /// Says how the cluster is: a verdict, what is wrong, and what to do
     Health(crate::health::HealthArgs),
+    /// Prints counters and alerts of the whole cluster, in the text format of Prometheus
+    Metrics(metrics::MetricsArgs),
     /// Shows controllers, storage nodes and partitions
     Status(status::StatusArgs),
 }
@@ -29,6 +32,7 @@ pub(crate) async fn run(command: ClusterCommand, host: &Host) -> Outcome {
         ClusterCommand::Start(args) => start::run(args, host).await,
         ClusterCommand::Stop(args) => stop::run(args, host).await,
         ClusterCommand::Health(args) => crate::health::cluster_health(args, host).await,
+        ClusterCommand::Metrics(args) => metrics::run(args, host).await,
         ClusterCommand::Status(args) => status::run(args, host).await,
     }
 }
