@@ -113,7 +113,7 @@ async fn without_controllers(run: &mut Run) -> anyhow::Result<()> {
 async fn full_and_cut_off(run: &mut Run) -> anyhow::Result<()> {
     run.flowing(3, 500, 512).await?;
     let full = run.a_leader()?;
-    let from = run.now();
+    let (from, before) = (run.now(), run.applied().await?);
     let disk = run.cluster.disk(full).clone();
     let (filler, _) = run.fill(&disk).await?;
     run.until(Duration::from_secs(5), |run| run.led_by(TOPIC, full).is_empty()).await;
@@ -131,7 +131,11 @@ async fn full_and_cut_off(run: &mut Run) -> anyhow::Result<()> {
     filler.remove()?;
     let recover = run.recover_ms(full, removed).await;
     run.bar(Bar::Recover, recover);
-    run.end_episode(full, from).await
+    run.end_episode(full, from).await?;
+    // A disk, a node and their returns are four; an entry may be between two of them.
+    let changes = run.set_changes(before).await?;
+    run.figure("set_changes", Some(changes), Some(8));
+    Ok(())
 }
 
 async fn slow_link(run: &mut Run) -> anyhow::Result<()> {

@@ -249,6 +249,16 @@ impl Run {
         Ok(u64::try_from(taken.count())?)
     }
 
+    /// How often the in-sync set of the partition changed for which it did most often, in entries after `after`.
+    pub(super) async fn set_changes(&self, after: u64) -> anyhow::Result<u64> {
+        let events = self.client.admin().list_events(after, 10_000).await?;
+        let mut changes = BTreeMap::<_, u64>::new();
+        for event in events.iter().filter(|event| event.kind == "in_sync_changed") {
+            *changes.entry((event.topic_id.clone(), event.partition)).or_default() += 1;
+        }
+        Ok(changes.values().copied().max().unwrap_or(0))
+    }
+
     // Faults.
 
     /// `kill -9` of a node; that it falls silent is no fault of anybody.

@@ -288,7 +288,7 @@ impl Leader {
         if now < self.propose_not_before {
             return None;
         }
-        let proposal = self.shrink(now).or_else(|| self.expand())?;
+        let proposal = self.shrink(now).or_else(|| self.expand(now))?;
         assert!(proposal.in_sync.contains(&self.term.me), "a leader never proposes a set without itself");
         self.proposed = Some(Proposed { proposal: proposal.clone(), send_at: None });
         Some(proposal)
@@ -317,13 +317,7 @@ impl Leader {
     }
 
     fn shrink(&self, now: Duration) -> Option<Proposal> {
-        let late = |spu: &SpuId| {
-            *spu != self.term.me
-                && self.followers.get(spu).is_none_or(|progress| {
-                    let behind = progress.fetched.is_none_or(|f| f.ends.log_end < self.ends.log_end);
-                    behind && now.saturating_sub(progress.caught_up_at) > self.lag_max
-                })
-        };
+        let late = |spu: &SpuId| *spu != self.term.me && self.is_late(*spu, now);
         if !self.term.in_sync.iter().any(late) {
             return None;
         }
@@ -343,7 +337,9 @@ impl Leader {
         (!out.is_empty()).then(|| self.propose(remaining, format!("behind: spu {}", out.join(", "))))
     }
 
-    fn expand(&self) -> Option<Proposal> {
+    /// Who joins fetches now and would not be proposed for removal at once: in a set below its minimum the high watermark
+    /// stands still, and one that fetches no more has reached it for ever.
+    fn expand(&self, now: Duration) -> Option<Proposal> {
         let joins = |(spu, peer): (&SpuId, &Peer)| {
             let progress = self.followers.get(spu)?;
             let fetch = progress.fetched?;
@@ -351,6 +347,8 @@ impl Leader {
                 && peer.writable
                 && peer.incarnation == Some(fetch.incarnation)
                 && !self.is_full(*spu)
+                && now.saturating_sub(fetch.at) <= self.lag_max
+                && !self.is_late(*spu, now)
                 && self.counted_end(fetch.ends) >= self.high_watermark.max(self.epoch_start);
             ready.then_some(*spu)
         };
@@ -365,6 +363,14 @@ impl Leader {
 
     fn propose(&self, in_sync: BTreeSet<SpuId>, reason: String) -> Proposal {
         Proposal { in_sync, partition_epoch: self.term.partition_epoch, reason }
+    }
+
+    /// Whether a follower has not reached the leader's log end for too long.
+    fn is_late(&self, spu: SpuId, now: Duration) -> bool {
+        self.followers.get(&spu).is_none_or(|progress| {
+            let behind = progress.fetched.is_none_or(|fetch| fetch.ends.log_end < self.ends.log_end);
+            behind && now.saturating_sub(progress.caught_up_at) > self.lag_max
+        })
     }
 
     fn is_full(&self, spu: SpuId) -> bool {

@@ -164,6 +164,30 @@ fn who_has_caught_up_joins_and_counts_from_the_proposal_on() {
 }
 
 #[test]
+fn who_fetches_no_more_leaves_once_and_is_not_taken_back() {
+    let mut leading = leader(&[1, 2], 2);
+    fetch(&mut leading, 2, 10, DiskLevel::Normal, s(0));
+    leading.on_own_log(ends(12));
+    assert_eq!(proposed(&mut leading, 0, 5), Some((3, set(&[1]))));
+    leading.on_term(term(2, &[1], 2), s(5));
+    // Nothing is committed any more: it has reached the high watermark, and will have for ever.
+    assert_eq!((leading.high_watermark(), proposed(&mut leading, 5, 60)), (at(10), None));
+    // It fetches again from where it was, then has all.
+    fetch(&mut leading, 2, 10, DiskLevel::Normal, s(61));
+    assert_eq!(leading.tick(s(61)), None);
+    fetch(&mut leading, 2, 12, DiskLevel::Normal, s(62));
+    assert_eq!(leading.tick(s(62)).map(|proposal| proposal.in_sync), Some(set(&[1, 2])));
+
+    // The same of one that had everything when it was heard last.
+    let mut even = leader(&[1], 2);
+    fetch(&mut even, 2, 10, DiskLevel::Normal, s(0));
+    assert_eq!(even.tick(s(0)).map(|proposal| proposal.in_sync), Some(set(&[1, 2])));
+    let mut even = leader(&[1], 2);
+    fetch(&mut even, 2, 10, DiskLevel::Normal, s(0));
+    assert_eq!(even.tick(s(4)), None, "not heard for four seconds");
+}
+
+#[test]
 fn a_smaller_set_counts_only_once_it_is_committed() {
     let mut leading = leader(&[1, 2, 3], 2);
     fetch(&mut leading, 2, 10, DiskLevel::Normal, s(0));
