@@ -70,6 +70,7 @@ pub fn run(seed: u64) -> Report {
     {
         let mut told = told.borrow_mut();
         told.operated = plan.operated;
+        told.relieved = plan.relieved;
         told.line(Duration::ZERO, format!("seed {seed}: {plan:?}"));
     }
     let hang = simulate(seed, &random, &plan, &told, &mut steps).err();

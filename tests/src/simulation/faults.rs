@@ -2,6 +2,7 @@
 
 mod draw;
 mod operated;
+mod relieved;
 
 use std::fmt;
 use std::time::Duration;
@@ -127,6 +128,10 @@ pub(super) enum Fault {
     Drain(Node),
     /// An operator takes a drained node back.
     Serve(Node),
+    /// An operator asks for replicas to leave volumes that are short of room, now.
+    Relieve,
+    /// An operator calls those moves off; for long none begins by itself.
+    CallOffRelief,
 }
 
 /// What a run is made of.
@@ -142,8 +147,10 @@ pub(super) struct Plan {
     pub(super) entries_need_block: bool,
     /// Disks copy on write: allocation reserves nothing.
     pub(super) copy_on_write: bool,
-    /// Operators are at work, and devices that failed work again without a restart.
+    /// Operators are at work.
     pub(super) operated: bool,
+    /// Replicas leave volumes that are short of room after a moment.
+    pub(super) relieved: bool,
 }
 
 /// Draws a run. What operators do comes from a number of its own, so that a seed without them is the run that it was
@@ -162,6 +169,11 @@ pub(super) fn plan(seed: u64, random: &Random) -> Plan {
     if let Some(random) = &operators {
         operated::add(random, &mut faults);
     }
-    let operated = operators.is_some();
-    Plan { faults, flush, segment_bytes, entries_need_block, copy_on_write, operated }
+    let relieving = relieved::relieving(seed);
+    if let Some(random) = &relieving {
+        relieved::add(random, &mut faults);
+    }
+    let relieved = relieving.is_some();
+    let operated = operators.is_some() || relieved;
+    Plan { faults, flush, segment_bytes, entries_need_block, copy_on_write, operated, relieved }
 }

@@ -91,7 +91,11 @@ impl Injector {
             Fault::Slow(most_ms) => between_servers(sim, Duration::from_millis(most_ms)),
             Fault::Quick => between_servers(sim, LATENCY_MAX),
             Fault::DeleteTopic => self.told.borrow_mut().delete_topic = true,
-            Fault::Reassign { .. } | Fault::Drain(_) | Fault::Serve(_) => {
+            Fault::Reassign { .. }
+            | Fault::Drain(_)
+            | Fault::Serve(_)
+            | Fault::Relieve
+            | Fault::CallOffRelief => {
                 self.told.borrow_mut().asked.push_back(fault);
             }
         }

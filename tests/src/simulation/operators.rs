@@ -97,6 +97,8 @@ async fn deed_done(observer: &Observer, deed: Fault) -> Result<(), AdminError> {
         Fault::Serve(Node::Spu(n)) => {
             admin.set_spu_duty(SpuId(n.into()), SpuDuty::Serving, false).await.map(drop)
         }
+        Fault::Relieve => admin.relieve(false).await.map(drop),
+        Fault::CallOffRelief => admin.cancel_relief().await.map(drop),
         _ => Ok(()),
     }
 }

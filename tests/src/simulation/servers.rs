@@ -23,6 +23,8 @@ use super::told::Shared;
 /// Simulated wall time at the start of every run: 2026-01-01.
 const EPOCH_MS: u64 = 1_767_225_600_000;
 const DISK_BYTES: u64 = 64 << 20;
+/// How long a volume is short of room before replicas leave it, where runs are short.
+const RELIEF_AFTER: Duration = Duration::from_secs(1);
 /// How soon a process notices that its disk answers again.
 const HANG_POLL: Duration = Duration::from_millis(10);
 
@@ -62,8 +64,9 @@ pub(super) async fn run(node: Node, seed: u64, disk: MemoryDisk, told: Shared) -
     while disk.hangs() {
         host(seed).clock.sleep(HANG_POLL).await;
     }
+    let relieved = told.borrow().relieved;
     let ended = match node {
-        Node::Controller(n) => run_controller(n, seed, disk).await,
+        Node::Controller(n) => run_controller(n, seed, disk, relieved).await,
         Node::Spu(n) => run_spu(n, seed, disk).await,
         Node::Producers | Node::Reader => Ok(()),
     };
@@ -81,7 +84,7 @@ pub(super) async fn run(node: Node, seed: u64, disk: MemoryDisk, told: Shared) -
     std::future::pending().await
 }
 
-async fn run_controller(n: u8, seed: u64, disk: MemoryDisk) -> turmoil::Result {
+async fn run_controller(n: u8, seed: u64, disk: MemoryDisk, relieved: bool) -> turmoil::Result {
     let host = host(seed);
     let id = ControllerId(n.into());
     let peers: BTreeMap<_, _> = (1..=3u64).map(ControllerId).zip(controllers()).collect();
@@ -97,7 +100,10 @@ async fn run_controller(n: u8, seed: u64, disk: MemoryDisk) -> turmoil::Result {
     let listener = host.network.bind("0.0.0.0:7001").await?;
     let raft = RaftSettings::new(id, peers);
     // No groups here, and the disks are small: the internal topic is not part of these worlds.
-    let session = SessionSettings { offsets_topic_early: false, ..SessionSettings::default() };
+    let mut session = SessionSettings { offsets_topic_early: false, ..SessionSettings::default() };
+    if relieved {
+        session.relief_after = RELIEF_AFTER;
+    }
     let running = Controller::start_with(host, raft, session, parts, listener).await?;
     std::future::pending::<()>().await;
     drop(running);

@@ -51,6 +51,8 @@ pub(super) struct Told {
     pub(super) asked: VecDeque<Fault>,
     /// Operators are at work in this run.
     pub(super) operated: bool,
+    /// Replicas leave volumes that are short of room after a moment.
+    pub(super) relieved: bool,
     /// An operator waits for an answer.
     pub(super) operating: bool,
     /// Servers that ended by themselves and were not started since.
