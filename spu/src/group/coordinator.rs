@@ -15,6 +15,8 @@ use super::group::{Answer, Group, Heartbeat, Refused, Ticket, Told};
 const OWN_PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Groups with members at most.
 const GROUPS_MAX: usize = 10_000;
+/// Pause before a note that was refused is tried again.
+const NOTE_AGAIN: Duration = Duration::from_millis(100);
 /// Members of a group at most.
 const MEMBERS_MAX: usize = 1000;
 
@@ -37,6 +39,8 @@ pub(super) struct Coordinator {
     noting: BTreeMap<String, Duration>,
     /// Session timeouts as written down.
     noted: BTreeMap<String, Duration>,
+    /// Groups whose note was refused, and when it is tried again.
+    again_at: BTreeMap<String, Duration>,
     turned_at: Option<Duration>,
 }
 
@@ -102,12 +106,17 @@ impl Coordinator {
                 // Who joins later is a later owner than any member before.
                 self.first_epoch = self.first_epoch.max(group.epoch + 1);
                 self.groups.remove(name);
+                self.again_at.remove(name);
                 return None;
             }
         } else if noted.is_some_and(|noted| noted >= session) {
             return None;
         }
         let has_members = !group.members.is_empty();
+        if self.again_at.get(name).is_some_and(|at| *at > now) {
+            return None;
+        }
+        self.again_at.remove(name);
         self.noting.insert(name.to_owned(), session);
         Some(Command::Note(name.to_owned(), value(has_members)))
     }
@@ -138,6 +147,7 @@ impl Coordinator {
                 }
             }
             (Err(detail), _) => {
+                self.again_at.insert(name.to_owned(), now.saturating_add(NOTE_AGAIN));
                 // Who waits to join is told why; it tries again.
                 if let Some(group) = self.groups.get_mut(name).filter(|group| !group.noted) {
                     commands.extend(
@@ -346,6 +356,21 @@ mod tests {
             }
         }
         panic!("the session has not ended");
+    }
+
+    #[test]
+    fn a_note_that_was_refused_is_tried_again_after_a_pause() {
+        let image = MetadataImage::empty();
+        let ms = Duration::from_millis;
+        let mut coordinator = Coordinator::new(1, &BTreeMap::new(), ms(0));
+        let is_note = |command: &Command| matches!(command, Command::Note(..));
+        coordinator.heartbeat("g", beat("a", 1, false), 1, ms(0), &image);
+        let refused = ErrorDetail::not_written(Reason::NotEnoughInSync, "one of three");
+        let told = coordinator.noted("g", true, Err(refused), ms(1), &image);
+        assert!(!told.iter().any(is_note));
+        assert!(!coordinator.tick(ms(1), &image).iter().any(is_note), "a lane that asks at once again spins");
+        assert!(!coordinator.heartbeat("g", beat("a", 2, false), 2, ms(2), &image).iter().any(is_note));
+        assert!(coordinator.tick(ms(1) + NOTE_AGAIN, &image).iter().any(is_note));
     }
 
     #[test]
