@@ -11,8 +11,9 @@ use plimsoll_host::Random;
 
 use super::faults::{LAST, Node, Plan, plan};
 use super::injector::{Injector, LATENCY_MAX};
+use super::observer::Problem;
 use super::told::{Phase, Shared, Told};
-use super::{observer, producers, reader, servers};
+use super::{groups, observer, producers, reader, servers};
 
 /// A run that takes longer than this in simulated time hangs.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -36,6 +37,10 @@ fn align_task_ids() {
     while number() % TASK_LISTS != TASK_LISTS - 1 {}
 }
 
+/// In the line of a committed event: a move that came to its end, because a volume was short of room.
+const MOVED: &str = " reassignment_finished ";
+const SHORT: &str = "(its volume is short of room)";
+
 /// What a run showed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Report {
@@ -51,6 +56,8 @@ pub struct Report {
     pub unknown: u64,
     /// Records of which the producer was told that they were not written, by reason.
     pub refused: BTreeMap<&'static str, u64>,
+    /// Moves of replicas off volumes short of room that came to their end.
+    pub relieved: usize,
     /// Faults that were injected.
     pub faults: u64,
     /// Steps of the simulation, a millisecond each.
@@ -71,12 +78,15 @@ pub fn run(seed: u64) -> Report {
         let mut told = told.borrow_mut();
         told.operated = plan.operated;
         told.relieved = plan.relieved;
+        told.grouped = plan.grouped;
+        told.copy_on_write = plan.copy_on_write;
         told.line(Duration::ZERO, format!("seed {seed}: {plan:?}"));
     }
     let hang = simulate(seed, &random, &plan, &told, &mut steps).err();
     let told = told.take();
     let mut lines = told.lines;
     let history: History = told.events.into_iter().collect();
+    let relieved = lines.iter().filter(|line| line.contains(MOVED) && line.contains(SHORT)).count();
     let mut violations = told.broken;
     // What the history says is only complete when the run came to its end.
     match hang {
@@ -91,10 +101,23 @@ pub fn run(seed: u64) -> Report {
         acked: told.acked,
         unknown: told.unknown,
         refused: told.refused,
+        relieved,
         faults: u64::try_from(plan.faults.len()).unwrap_or(u64::MAX),
         steps,
         healed_after: told.healed_after,
     }
+}
+
+/// With a member of the consumer group on the same host, where there is one.
+async fn beside_a_member(
+    work: impl Future<Output = Result<(), Problem>>,
+    seed: u64,
+    told: Shared,
+) -> Result<(), Problem> {
+    if !told.borrow().grouped {
+        return work.await;
+    }
+    tokio::try_join!(work, groups::take_part(servers::host(seed), told)).map(drop)
 }
 
 fn simulate(seed: u64, random: &Random, plan: &Plan, told: &Shared, steps: &mut u64) -> Result<(), String> {
@@ -117,11 +140,13 @@ fn simulate(seed: u64, random: &Random, plan: &Plan, told: &Shared, steps: &mut 
     let client_seed = random.next_u64();
     let of_client = Rc::clone(told);
     sim.client(Node::Producers.to_string(), async move {
-        producers::produce(servers::host(client_seed), of_client).await
+        let producing = producers::produce(servers::host(client_seed), Rc::clone(&of_client));
+        beside_a_member(producing, client_seed.rotate_left(3), of_client).await
     });
     let of_client = Rc::clone(told);
     sim.client(Node::Reader.to_string(), async move {
-        reader::read(servers::host(client_seed.rotate_left(1)), of_client).await
+        let reading = reader::read(servers::host(client_seed.rotate_left(1)), Rc::clone(&of_client));
+        beside_a_member(reading, client_seed.rotate_left(4), of_client).await
     });
     let of_client = Rc::clone(told);
     let (flush, segment_bytes) = (plan.flush, plan.segment_bytes);

@@ -17,6 +17,11 @@ pub(super) const FIRST: Duration = Duration::from_secs(8);
 /// All faults are over after this long.
 pub(super) const LAST: Duration = Duration::from_secs(26);
 
+/// Keeps what is drawn about consumer groups apart from what the seed itself draws.
+const GROUPS_APART: u64 = 0x636f_6d6d_6974_732e;
+/// A consumer group is at work in one run of so many.
+const GROUPS_EVERY: u64 = 8;
+
 /// A host of the simulation. Servers come first, each with a disk of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Node {
@@ -151,6 +156,8 @@ pub(super) struct Plan {
     pub(super) operated: bool,
     /// Replicas leave volumes that are short of room after a moment.
     pub(super) relieved: bool,
+    /// A consumer group is at work.
+    pub(super) grouped: bool,
 }
 
 /// Draws a run. What operators do comes from a number of its own, so that a seed without them is the run that it was
@@ -175,5 +182,6 @@ pub(super) fn plan(seed: u64, random: &Random) -> Plan {
     }
     let relieved = relieving.is_some();
     let operated = operators.is_some() || relieved;
-    Plan { faults, flush, segment_bytes, entries_need_block, copy_on_write, operated, relieved }
+    let grouped = Random::seeded(seed ^ GROUPS_APART).below(GROUPS_EVERY) == 0;
+    Plan { faults, flush, segment_bytes, entries_need_block, copy_on_write, operated, relieved, grouped }
 }

@@ -4,14 +4,16 @@
 //!
 //! ```text
 //! safety    faults come from the seed; three producers and a consumer are at work; in one run of four operators too, who move
-//!           partitions and drain nodes, and failed devices that work again without a restart
+//!           partitions and drain nodes, and failed devices that work again without a restart; in one of eight replicas leave
+//!           volumes short of room; in one of eight a consumer group is at work
 //! liveness  every fault is undone: within a bound all copies are in sync and every partition acknowledges
 //! drain     producers get the last of their answers
-//! done      every copy is read back, the consumer has caught up, the history checker judges
+//! done      every copy is read back, the consumer and the group have caught up, the history checker judges
 //! ```
 
 mod cluster;
 mod faults;
+mod groups;
 mod injector;
 pub mod network;
 mod observer;

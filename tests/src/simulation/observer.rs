@@ -10,9 +10,9 @@ use plimsoll_proto::image::MetadataImage;
 use plimsoll_proto::v1::{FlushPolicy, TopicConfig};
 
 use super::faults::{LAST, Node};
-use super::operators;
 use super::servers::controllers;
 use super::told::{Phase, Shared};
+use super::{groups, operators};
 
 /// The topic that is produced to throughout.
 pub(super) const TOPIC: &str = "t";
@@ -91,6 +91,7 @@ pub(super) async fn observe(
         observer.wait_until_healed().await?;
         observer.drain().await?;
         observer.read_back().await?;
+        groups::judge(&observer).await?;
         observer.committed_events().await
     };
     tokio::select! {
@@ -99,6 +100,7 @@ pub(super) async fn observe(
         result = observer.delete_when_asked() => result,
         () = operators::operate(&observer) => Ok(()),
         () = observer.watch() => Ok(()),
+        () = groups::watch(&observer) => Ok(()),
     }
 }
 

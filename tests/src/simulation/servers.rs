@@ -64,9 +64,9 @@ pub(super) async fn run(node: Node, seed: u64, disk: MemoryDisk, told: Shared) -
     while disk.hangs() {
         host(seed).clock.sleep(HANG_POLL).await;
     }
-    let relieved = told.borrow().relieved;
+    let session = session(&told);
     let ended = match node {
-        Node::Controller(n) => run_controller(n, seed, disk, relieved).await,
+        Node::Controller(n) => run_controller(n, seed, disk, session).await,
         Node::Spu(n) => run_spu(n, seed, disk).await,
         Node::Producers | Node::Reader => Ok(()),
     };
@@ -84,7 +84,17 @@ pub(super) async fn run(node: Node, seed: u64, disk: MemoryDisk, told: Shared) -
     std::future::pending().await
 }
 
-async fn run_controller(n: u8, seed: u64, disk: MemoryDisk, relieved: bool) -> turmoil::Result {
+/// The disks are small: the internal topic is only part of worlds with groups.
+fn session(told: &Shared) -> SessionSettings {
+    let told = told.borrow();
+    let mut session = SessionSettings { offsets_topic_early: told.grouped, ..SessionSettings::default() };
+    if told.relieved {
+        session.relief_after = RELIEF_AFTER;
+    }
+    session
+}
+
+async fn run_controller(n: u8, seed: u64, disk: MemoryDisk, session: SessionSettings) -> turmoil::Result {
     let host = host(seed);
     let id = ControllerId(n.into());
     let peers: BTreeMap<_, _> = (1..=3u64).map(ControllerId).zip(controllers()).collect();
@@ -99,11 +109,6 @@ async fn run_controller(n: u8, seed: u64, disk: MemoryDisk, relieved: bool) -> t
     };
     let listener = host.network.bind("0.0.0.0:7001").await?;
     let raft = RaftSettings::new(id, peers);
-    // No groups here, and the disks are small: the internal topic is not part of these worlds.
-    let mut session = SessionSettings { offsets_topic_early: false, ..SessionSettings::default() };
-    if relieved {
-        session.relief_after = RELIEF_AFTER;
-    }
     let running = Controller::start_with(host, raft, session, parts, listener).await?;
     std::future::pending::<()>().await;
     drop(running);

@@ -9,6 +9,7 @@ use plimsoll_history::Event;
 use plimsoll_proto::ids::Offset;
 
 use super::faults::{Fault, Node};
+use super::groups::Progress;
 
 /// How far the run is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +54,14 @@ pub(super) struct Told {
     pub(super) operated: bool,
     /// Replicas leave volumes that are short of room after a moment.
     pub(super) relieved: bool,
+    /// A consumer group is at work.
+    pub(super) grouped: bool,
+    /// On the disks of this run allocation reserves nothing.
+    pub(super) copy_on_write: bool,
+    /// What became of the group's offsets.
+    pub(super) group: Progress,
+    /// Hosts that have no member any more and take none.
+    pub(super) members_left: usize,
     /// An operator waits for an answer.
     pub(super) operating: bool,
     /// Servers that ended by themselves and were not started since.

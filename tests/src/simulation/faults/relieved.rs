@@ -35,12 +35,14 @@ pub(super) fn add(random: &Random, faults: &mut Vec<(Duration, Fault)>) {
         let end = (begin + Duration::from_secs(3) + random.jitter(Duration::from_secs(5))).min(LAST);
         faults.push((begin, Fault::Fill { node, greedy: random.below(2) == 0 }));
         faults.push((end, Fault::Free(node)));
-    }
-    for _ in 0..random.below(3) {
-        faults.push((moment(random), Fault::Relieve));
-    }
-    if random.below(3) == 0 {
-        faults.push((moment(random), Fault::CallOffRelief));
+        let asked = begin + random.jitter(Duration::from_secs(1));
+        if random.below(2) == 0 {
+            faults.push((asked, Fault::Relieve));
+            // At once: replicas of small partitions are soon there.
+            if random.below(3) == 0 {
+                faults.push((asked, Fault::CallOffRelief));
+            }
+        }
     }
     faults.sort_by_key(|(at, _)| *at);
 }
