@@ -71,22 +71,27 @@ pub(crate) struct RetentionArgs {
     change: ChangeArgs,
 }
 
+impl From<RetentionArgs> for AlterArgs {
+    fn from(args: RetentionArgs) -> Self {
+        Self {
+            name: args.topic,
+            min_in_sync: None,
+            retention: args.retention,
+            retention_bytes: args.bytes,
+            segment_bytes: None,
+            batch_bytes_max: None,
+            flush: None,
+            flush_interval: None,
+            on_pressure: args.on_pressure,
+            min_retention: args.min,
+            connect: args.connect,
+            change: args.change,
+        }
+    }
+}
+
 pub(crate) async fn retention(args: RetentionArgs, host: &Host) -> Outcome {
-    let altered = AlterArgs {
-        name: args.topic,
-        min_in_sync: None,
-        retention: args.retention,
-        retention_bytes: args.bytes,
-        segment_bytes: None,
-        batch_bytes_max: None,
-        flush: None,
-        flush_interval: None,
-        on_pressure: args.on_pressure,
-        min_retention: args.min,
-        connect: args.connect,
-        change: args.change,
-    };
-    alter(altered, host).await
+    alter(args.into(), host).await
 }
 
 #[derive(Debug, Args)]
@@ -247,6 +252,39 @@ pub(crate) async fn add_partitions(args: AddPartitionsArgs, host: &Host) -> Outc
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parsed<T: Args>(line: &str) -> Result<T, clap::Error> {
+        let command = T::augment_args(clap::Command::new("t").no_binary_name(true));
+        T::from_arg_matches(&command.try_get_matches_from(line.split(' '))?)
+    }
+
+    #[test]
+    fn what_pressure_may_do_is_said_by_the_same_words_everywhere() {
+        for (word, policy) in [
+            ("refuse", OnPressure::Refuse),
+            ("trim", OnPressure::Trim),
+            ("trim-past-groups", OnPressure::TrimPastGroups),
+        ] {
+            let line = format!("t --on-pressure {word}");
+            let altered: AlterArgs = parsed(&line).expect("a policy");
+            let retention: RetentionArgs = parsed(&line).expect("a policy");
+            for args in [altered, retention.into()] {
+                let request = request(&args).expect("a request");
+                assert_eq!(request.on_pressure, Some(policy.into()), "{word}");
+                let before = TopicConfig { on_pressure: OnPressure::Refuse.into(), ..Default::default() };
+                let after = planned(&before, &request);
+                assert_eq!((after.on_pressure(), pressure_name(policy)), (policy, word));
+                // What takes it back can be typed, too.
+                let back = undo("t", &after, &before);
+                let expected = format!("plimsoll topic alter t --on-pressure {word}");
+                assert_eq!(back, (policy != OnPressure::Refuse).then_some(expected));
+            }
+        }
+        for wrong in ["t --on-pressure past-groups", "t --on-pressure"] {
+            assert!(parsed::<AlterArgs>(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(pressure_name(OnPressure::Unspecified), "refuse");
+    }
 
     #[test]
     fn what_takes_it_back_names_the_values_before() {

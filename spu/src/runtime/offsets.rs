@@ -338,17 +338,22 @@ impl NodeHandle {
         self.shared().group_floors.send_replace(floors);
     }
 
-    /// Topics that pressure may trim up to what groups have read, and that this node has a replica of.
+    /// Topics that pressure may trim, and that this node has a replica of.
     pub fn trimmed_topics(&self) -> Vec<TopicId> {
         let image: std::sync::Arc<MetadataImage> = self.metadata();
         let me = self.identity().0;
         let trimmed = |topic: &&v1::TopicInfo| {
-            topic.config.as_ref().is_some_and(|config| config.on_pressure() == v1::OnPressure::Trim)
+            topic.config.as_ref().is_some_and(pressure_trims)
                 && topic.partitions.iter().any(|p| p.replicas.iter().any(|r| r.spu_id == me.0))
         };
         let id = |topic: &v1::TopicInfo| TopicId::from_slice(&topic.topic_id).ok();
         image.topics.values().filter(trimmed).filter_map(id).collect()
     }
+}
+
+/// Whether it matters what groups have read: it holds pressure back, or a plan says what they would lose.
+fn pressure_trims(config: &v1::TopicConfig) -> bool {
+    matches!(config.on_pressure(), v1::OnPressure::Trim | v1::OnPressure::TrimPastGroups)
 }
 
 fn committed(result: ProduceResult) -> Result<(), ErrorDetail> {
@@ -361,6 +366,15 @@ fn committed(result: ProduceResult) -> Result<(), ErrorDetail> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_groups_have_read_is_asked_of_every_topic_that_pressure_trims() {
+        use v1::OnPressure::{Refuse, Trim, TrimPastGroups, Unspecified};
+        let asked = [Unspecified, Refuse, Trim, TrimPastGroups].map(|policy| {
+            pressure_trims(&v1::TopicConfig { on_pressure: policy.into(), ..Default::default() })
+        });
+        assert_eq!(asked, [false, false, true, true]);
+    }
 
     #[test]
     fn without_an_answer_of_the_coordinators_pressure_trims_nothing() {

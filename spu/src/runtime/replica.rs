@@ -126,3 +126,24 @@ pub(super) fn epoch_lookup<'a>(
 ) -> impl Fn(LeaderEpoch) -> Option<EpochEnd> + 'a {
     move |epoch| volume.epoch_end(partition, epoch).map(|(epoch, end)| EpochEnd { epoch, end })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_pressure_may_do_is_as_the_topic_says() {
+        for (said, meant) in [
+            (v1::OnPressure::Unspecified, OnPressure::Refuse),
+            (v1::OnPressure::Refuse, OnPressure::Refuse),
+            (v1::OnPressure::Trim, OnPressure::Trim),
+            (v1::OnPressure::TrimPastGroups, OnPressure::TrimPastActiveGroups),
+        ] {
+            let config = v1::TopicConfig { on_pressure: said.into(), ..Default::default() };
+            assert_eq!(log_settings(&config).on_pressure, meant, "{said:?}");
+        }
+        // Of a controller that is younger than this node: the careful one.
+        let config = v1::TopicConfig { on_pressure: 99, ..Default::default() };
+        assert_eq!(log_settings(&config).on_pressure, OnPressure::Refuse);
+    }
+}

@@ -118,6 +118,32 @@ fn pressure_takes_only_what_the_topic_allows() {
 }
 
 #[test]
+fn past_groups_lifts_the_floor_of_groups_and_nothing_else() {
+    let want = Want { bytes: 1000, inodes: 0 };
+    let past = |hours: u32| Pressure::Trim { min_retention: HOUR * hours, past_active_groups: true };
+    // A group that has read nothing, and one that has read it all.
+    for floor in [0, 50] {
+        let group_floor = Some(offset(floor));
+        let base = ReplicaFacts { pressure: past(5), group_floor, ..replica(0, &[9, 8, 5, 4, 3]) };
+        let deleted = |facts: &ReplicaFacts| reasons(&plan(std::slice::from_ref(facts), want));
+        let three = [0, 10, 20].map(|at| (at, ReclaimReason::Pressure));
+        assert_eq!(deleted(&base), three, "oldest first, down to min_retention");
+        assert_eq!(deleted(&ReplicaFacts { high_watermark: offset(19), ..base.clone() }), three[..1]);
+        assert_eq!(deleted(&ReplicaFacts { replicated_to: Some(offset(20)), ..base.clone() }), three[..2]);
+        assert_eq!(deleted(&ReplicaFacts { leads: false, ..base.clone() }), []);
+        assert_eq!(deleted(&ReplicaFacts { ages_trusted: false, ..base.clone() }), []);
+        assert_eq!(plan(&[base], Want::default()).steps, [], "not without pressure");
+    }
+    // Beside a topic that waits for its groups: that one keeps what they have not read, whatever is missing.
+    let group_floor = Some(offset(10));
+    let waits = ReplicaFacts { pressure: trim(0), group_floor, ..replica(0, &[9, 8, 7, 6]) };
+    let passes = ReplicaFacts { pressure: past(0), group_floor, ..replica(1, &[9, 8, 7, 6]) };
+    let made = plan(&[waits, passes], want);
+    let of = |index| made.deletions().filter(|deletion| deletion.partition.index == index).count();
+    assert_eq!((of(0), of(1), made.missing_bytes), (1, 4, 500));
+}
+
+#[test]
 fn pressure_stops_as_soon_as_enough_is_freed() {
     for (bytes, deleted) in [(0, 0), (1, 1), (100, 1), (101, 2), (200, 2)] {
         let facts = ReplicaFacts { pressure: trim(0), ..replica(0, &[9, 8, 7, 6, 5]) };

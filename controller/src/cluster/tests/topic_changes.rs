@@ -1,10 +1,10 @@
 //! Topics that change while they are in use, and the controllers that join and leave.
 
 use plimsoll_proto::ids::ControllerId;
-use plimsoll_proto::v1::{self, FlushPolicy, entry::Change};
+use plimsoll_proto::v1::{self, FlushPolicy, OnPressure, entry::Change};
 
 use crate::cluster::testing::{Cluster, TOPIC, volume};
-use crate::cluster::{Mismatch, altered};
+use crate::cluster::{ConfigError, Mismatch, altered};
 
 fn alter(cluster: &Cluster, request: &v1::AlterTopicRequest) -> Change {
     let config = cluster.state.topic(TOPIC).unwrap().config;
@@ -41,6 +41,21 @@ fn what_is_named_changes_and_the_rest_stays() {
         }
     );
     assert_eq!(cluster.refused(change), Mismatch::OtherConfig, "somebody was faster");
+}
+
+#[test]
+fn what_pressure_may_do_changes_to_any_policy_that_is_known() {
+    let mut cluster = Cluster::with_topic();
+    let on_pressure = |policy: i32| v1::AlterTopicRequest { on_pressure: Some(policy), ..Default::default() };
+    let mut event = |policy: OnPressure| {
+        let applied = cluster.apply(alter(&cluster, &on_pressure(policy.into())));
+        assert_eq!(cluster.state.topic(TOPIC).unwrap().config.on_pressure(), policy);
+        applied.events[0].to.clone()
+    };
+    assert_eq!(event(OnPressure::TrimPastGroups), "on_pressure refuse -> trim_past_groups");
+    assert_eq!(event(OnPressure::Trim), "on_pressure trim_past_groups -> trim");
+    let config = cluster.state.topic(TOPIC).unwrap().config;
+    assert_eq!(altered(&config, &on_pressure(99)), Err(ConfigError::UnknownPolicy));
 }
 
 #[test]

@@ -194,6 +194,29 @@ fn unexpired_data_goes_only_where_the_topic_allows_it() {
 }
 
 #[test]
+fn what_groups_have_not_read_goes_only_where_the_topic_says_so() {
+    let (disk, mut volume) = world(16 << 20);
+    let kept = LogSettings { min_retention: Duration::ZERO, ..small_segments() };
+    let policies = [OnPressure::Trim, OnPressure::TrimPastActiveGroups];
+    for (index, on_pressure) in (0..).zip(policies) {
+        volume.configure(&partition(index), LogSettings { on_pressure, ..kept.clone() });
+        for _ in 0..2000 {
+            let batch = batch(&[&[b'v'; 1000]], None);
+            let at =
+                volume.append_as_leader(&partition(index), batch, LeaderEpoch(1), s(2), WALL_MS).unwrap();
+            volume.set_high_watermark(&partition(index), at.log_end);
+        }
+    }
+    disk.take_bytes(disk.available_bytes() - (2 << 20));
+    sample(&mut volume, &disk, s(4));
+    let guard = ReplicaGuard { leads: true, group_floor: Some(offset(0)), ..ReplicaGuard::default() };
+    volume.tick(s(4), WALL_MS, &ReplicaGuards::from([(partition(0), guard), (partition(1), guard)]));
+    let start = |index| volume.log(&partition(index)).unwrap().log_start;
+    assert_eq!(start(0), offset(0), "a group has still to read it");
+    assert!(start(1) > offset(0), "the oldest went, whoever has to read it");
+}
+
+#[test]
 fn an_unconfigured_log_is_never_trimmed() {
     let (disk, mut volume) = world(16 << 20);
     for _ in 0..500 {
