@@ -73,6 +73,8 @@ impl Paint {
 fn header(model: &Model, paint: Paint) -> Line<'static> {
     let look = &model.look;
     let (word, colour) = match look.verdict {
+        // What was fine is perhaps not fine any more.
+        _ if model.lost.is_some() => ("OLD PICTURE", Color::Red),
         None => ("...", Color::Gray),
         Some(Verdict::Ok) => ("OK", Color::Green),
         Some(Verdict::Degraded) => ("DEGRADED", Color::Yellow),
@@ -84,11 +86,14 @@ fn header(model: &Model, paint: Paint) -> Line<'static> {
         "  cluster {}  controllers {}/{} ({leader})  spus {}/{}  {rate} records/s",
         look.cluster, look.controllers.0, look.controllers.1, look.spus.0, look.spus.1
     );
-    if model.paused {
-        text.push_str("  PAUSED");
+    if look.verdict.is_none() {
+        text = "  looking at the cluster".to_owned();
     }
     if let Some((why, _)) = &model.lost {
-        text = format!("  OLD PICTURE: {why}");
+        text = format!(": {why}");
+    }
+    if model.paused {
+        text.push_str("  PAUSED");
     }
     Line::from(vec![Span::styled(word, paint.style(colour).add_modifier(Modifier::BOLD)), Span::raw(text)])
 }
@@ -322,8 +327,15 @@ mod tests {
     fn an_old_picture_says_so() {
         let mut model = model();
         model.lost("nobody answers".to_owned(), Duration::from_secs(2));
-        assert!(shown(&model, 80, 24)[0].contains("OLD PICTURE: nobody answers"));
+        // Nor does it go on to say what was true before.
+        assert_eq!(shown(&model, 80, 24)[0], "OLD PICTURE: nobody answers");
         model.paused = true;
+        assert!(shown(&model, 80, 24)[0].ends_with("PAUSED"));
         assert!(shown(&model, 80, 24)[23].contains("p go on"));
+    }
+
+    #[test]
+    fn before_the_first_answer_it_says_that_it_looks() {
+        assert_eq!(shown(&Model::default(), 80, 24)[0], "...  looking at the cluster");
     }
 }
