@@ -244,9 +244,9 @@ fn standalone_serves_what_the_commands_ask() {
 fn a_dry_start_makes_nothing() {
     let folder = Folder::new("dry");
     let dir = folder.path("cluster");
-    let (code, _, err) =
+    let (code, out, err) =
         plimsoll(&["cluster", "start", "--local", "--dir", &dir, "--port", "42001", "--dry-run"]);
-    assert_eq!(code, 0, "{err}");
-    assert!(err.contains("would start") && err.contains("undo: plimsoll cluster stop"), "{err}");
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("would start") && out.contains("undo: plimsoll cluster stop"), "{out}");
     assert!(!folder.0.join("cluster").exists());
 }

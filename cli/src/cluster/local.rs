@@ -33,6 +33,20 @@ pub(super) enum Role {
     Spu,
 }
 
+/// One process, for programs.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Process {
+    role: Role,
+    id: u32,
+    address: String,
+    /// Absent when it does not run.
+    pid: Option<u32>,
+    /// Before the command.
+    was_running: bool,
+    data_dir: String,
+    log: String,
+}
+
 /// One process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,6 +160,29 @@ impl Local {
     /// The list that every server and client gets.
     pub(super) fn controllers(&self) -> Vec<String> {
         self.of(Role::Controller).map(|member| format!("{}@{}", member.id, member.address)).collect()
+    }
+
+    /// What it consists of and what runs now.
+    pub(super) fn processes(&self, dir: &Path) -> Vec<Process> {
+        let process = |member: &Member| {
+            let pid = member.running(dir);
+            Process {
+                role: member.role,
+                id: member.id,
+                address: member.address.clone(),
+                pid,
+                was_running: pid.is_some(),
+                data_dir: dir.join(member.name()).display().to_string(),
+                log: member.log(dir).display().to_string(),
+            }
+        };
+        self.members.iter().map(process).collect()
+    }
+
+    /// The same after a start: as before, with the process ids of now.
+    pub(super) fn after_start(&self, dir: &Path, before: Vec<Process>) -> Vec<Process> {
+        let pids = self.members.iter().map(|member| member.running(dir));
+        before.into_iter().zip(pids).map(|(process, pid)| Process { pid, ..process }).collect()
     }
 
     pub(super) fn running(&self, dir: &Path) -> Vec<&Member> {

@@ -10,8 +10,10 @@ use plimsoll_client::Client;
 use plimsoll_host::config::Span;
 use plimsoll_host::{BindError, Host};
 use plimsoll_proto::v1::SpuState;
+use serde::Serialize;
 
-use super::local::{DirArgs, Local, Member, Role};
+use super::local::{DirArgs, Local, Member, Process, Role};
+use crate::change::{Change, ChangeArgs};
 use crate::connect::CONTROLLERS_DEFAULT;
 use crate::exit::{Code, Failure, Outcome};
 use crate::files;
@@ -41,9 +43,17 @@ pub(crate) struct StartArgs {
     timeout: Span,
     #[command(flatten)]
     dir: DirArgs,
-    /// Says what would be started, looks whether the ports are free, and starts nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+/// What a local cluster consists of, for programs.
+#[derive(Serialize)]
+struct Started {
+    dir: String,
+    /// For `--controller`.
+    controllers: Vec<String>,
+    processes: Vec<Process>,
 }
 
 pub(crate) async fn run(args: StartArgs, host: &Host) -> Outcome {
@@ -54,25 +64,25 @@ pub(crate) async fn run(args: StartArgs, host: &Host) -> Outcome {
         Some(local) => known(&args, &dir, local)?,
         None => fresh(&args)?,
     };
+    let before = local.processes(&dir);
     let running = local.running(&dir).len();
     if running == local.members.len() {
-        say(format!("the cluster in {} is running already", dir.display()));
-        return how_to_go_on(&local, &dir);
+        let already = format!("the cluster in {} is running already", dir.display());
+        if args.change.output.for_people() {
+            say(already);
+            return how_to_go_on(&local, &dir);
+        }
+        return told(&args, &local, &dir, before, &already, already.clone());
     }
     let missing: Vec<&Member> =
         local.members.iter().filter(|member| member.running(&dir).is_none()).collect();
     for member in &missing {
         check_port(host, &member.address).await?;
     }
-    if args.dry_run {
+    if args.change.dry_run {
         let names: Vec<String> = missing.iter().map(|member| member.name()).collect();
-        say(format!(
-            "would start {} in {}; nothing was changed\nundo: plimsoll cluster stop --dir {}",
-            names.join(", "),
-            dir.display(),
-            dir.display()
-        ));
-        return Ok(());
+        let would = format!("start {} in {}", names.join(", "), dir.display());
+        return told(&args, &local, &dir, before, &would, String::new());
     }
     if is_new {
         make(&local, &dir)?;
@@ -85,13 +95,33 @@ pub(crate) async fn run(args: StartArgs, host: &Host) -> Outcome {
     }
     wait_online(&args, host, &local, &dir, &mut children).await?;
     let started = |role| children.iter().filter(|(member, _)| member.role == role).count();
-    say(format!(
+    let done = format!(
         "started {} controllers and {} storage nodes in {}",
         started(Role::Controller),
         started(Role::Spu),
         dir.display()
-    ));
-    how_to_go_on(&local, &dir)
+    );
+    let now = local.after_start(&dir, before);
+    told(&args, &local, &dir, now, &done, done.clone())
+}
+
+/// Tells people how to go on, and programs what there is now.
+fn told(
+    args: &StartArgs,
+    local: &Local,
+    dir: &Path,
+    processes: Vec<Process>,
+    would: &str,
+    done: String,
+) -> Outcome {
+    if args.change.output.for_people() && !args.change.dry_run {
+        say(done);
+        return how_to_go_on(local, dir);
+    }
+    let controllers = local.of(Role::Controller).map(|member| member.address.clone()).collect();
+    let started = Started { dir: dir.display().to_string(), controllers, processes };
+    let undo = format!("plimsoll cluster stop --dir {}", dir.display());
+    Change::with(args.change, would, done, started).undo(undo).print(args.change)
 }
 
 /// A cluster that was here before is started again as it was: its data are.

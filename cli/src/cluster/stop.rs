@@ -6,8 +6,10 @@ use std::time::Duration;
 use clap::Args;
 use plimsoll_host::Host;
 use plimsoll_host::config::Span;
+use serde::Serialize;
 
-use super::local::{DirArgs, Local, Member, Role};
+use super::local::{DirArgs, Local, Member, Process, Role};
+use crate::change::{Change, ChangeArgs};
 use crate::exit::{Code, Failure, Outcome};
 use crate::output::say;
 
@@ -23,9 +25,15 @@ pub(crate) struct StopArgs {
     timeout: Span,
     #[command(flatten)]
     dir: DirArgs,
-    /// Says what would be stopped, and stops nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+/// What a local cluster consists of, for programs.
+#[derive(Serialize)]
+struct Stopped {
+    dir: String,
+    processes: Vec<Process>,
 }
 
 pub(crate) async fn run(args: StopArgs, host: &Host) -> Outcome {
@@ -34,24 +42,27 @@ pub(crate) async fn run(args: StopArgs, host: &Host) -> Outcome {
         let why = format!("no cluster was ever started in {}; name its folder with --dir", dir.display());
         return Err(Failure::new(Code::NotFound, why));
     };
-    if local.running(&dir).is_empty() {
-        say(format!("the cluster in {} is stopped already", dir.display()));
-        return Ok(());
+    let stopped = Stopped { dir: dir.display().to_string(), processes: local.processes(&dir) };
+    let undo = format!("plimsoll cluster start --local --dir {}", dir.display());
+    let names: Vec<String> = local.running(&dir).into_iter().map(Member::name).collect();
+    if names.is_empty() {
+        let already = format!("the cluster in {} is stopped already", dir.display());
+        if args.change.output.for_people() {
+            say(already);
+            return Ok(());
+        }
+        return Change::with(args.change, already.clone(), already, stopped).print(args.change);
     }
-    if args.dry_run {
-        let names: Vec<String> = local.running(&dir).into_iter().map(Member::name).collect();
-        say(format!("would stop {} in {}; nothing was changed", names.join(", "), dir.display()));
-        return Ok(());
+    let would = format!("stop {} in {}", names.join(", "), dir.display());
+    let done = format!("stopped the cluster in {}", dir.display());
+    let change = Change::with(args.change, would, done, stopped).undo(undo);
+    if args.change.dry_run {
+        return change.print(args.change);
     }
     // Storage nodes first: they hand over to each other through the controllers.
     stop(&local, Role::Spu, &dir, &args, host).await?;
     stop(&local, Role::Controller, &dir, &args, host).await?;
-    say(format!(
-        "stopped the cluster in {}; `plimsoll cluster start --local --dir {}` starts it again",
-        dir.display(),
-        dir.display()
-    ));
-    Ok(())
+    change.print(args.change)
 }
 
 async fn stop(local: &Local, role: Role, dir: &Path, args: &StopArgs, host: &Host) -> Outcome {
