@@ -3,6 +3,7 @@
 mod format;
 mod group;
 
+use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ use crate::exit::{Code, Failure, Outcome};
 use crate::output::{quiet_pipe, say};
 use format::RecordFormat;
 use group::GroupRun;
+
+/// A partition that can't be read for so long is worth a word.
+const WAIT_SAID: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(crate) struct ConsumeArgs {
@@ -135,7 +139,7 @@ pub(crate) async fn run(args: ConsumeArgs, host: &Host) -> Outcome {
         builder = builder.until_end();
     }
     let mut consumer = builder.build().await?;
-    tell_trimming(&consumer, host);
+    tell_events(&consumer, host);
     let mut out = BufWriter::with_capacity(256 * 1024, io::stdout().lock());
     let mut left = args.count;
     while left != Some(0) {
@@ -161,18 +165,49 @@ pub(crate) async fn run(args: ConsumeArgs, host: &Host) -> Outcome {
     quiet_pipe(out.flush())
 }
 
-fn tell_trimming(consumer: &Consumer, host: &Host) {
+/// Says on standard error what standard output can't: what was trimmed, and what is waited for.
+fn tell_events(consumer: &Consumer, host: &Host) {
     let mut events = consumer.events();
+    let clock = host.clock.clone();
     let tell = async move {
+        let mut waits = Waits::default();
         while let Ok(event) = events.recv().await {
-            if let ConsumerEvent::Trimmed { partition, from, to } = event {
-                say(format!(
-                    "partition {partition}: records {from} to {to} were trimmed before they were read"
-                ));
+            if let Some(text) = waits.told(&event, clock.now()) {
+                say(text);
             }
         }
     };
-    host.tasks.spawn("trimming", tell).detach();
+    host.tasks.spawn("consumer events", tell).detach();
+}
+
+/// Since when partitions can't be read, and whether that was said. A change of leader takes a moment and is not worth a
+/// word.
+#[derive(Default)]
+struct Waits(BTreeMap<u32, (Duration, bool)>);
+
+impl Waits {
+    fn told(&mut self, event: &ConsumerEvent, now: Duration) -> Option<String> {
+        let (partition, why) = match event {
+            ConsumerEvent::Trimmed { partition, from, to } => {
+                let what = format!("records {from} to {to} were trimmed before they were read");
+                return Some(format!("partition {partition}: {what}"));
+            }
+            ConsumerEvent::Connected { partition, spu } => {
+                let (_, said) = self.0.remove(partition)?;
+                return said.then(|| format!("partition {partition}: goes on at spu {spu}"));
+            }
+            ConsumerEvent::NoLeader { partition } => (*partition, "it has no leader".to_owned()),
+            ConsumerEvent::Disconnected { partition, spu, why } => {
+                (*partition, format!("no connection to spu {spu}: {why}"))
+            }
+        };
+        let (since, said) = self.0.entry(partition).or_insert((now, false));
+        if *said || now.saturating_sub(*since) < WAIT_SAID {
+            return None;
+        }
+        *said = true;
+        Some(format!("partition {partition}: waiting; {why}"))
+    }
 }
 
 #[cfg(test)]
@@ -189,5 +224,33 @@ mod tests {
         for bad in ["", "-", "soon", "18446744073709551615", "@x", "--5", "1 fortnight"] {
             assert!(start(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_waited_for_is_said_once_and_the_end_of_it_too() {
+        let (spu, why, s) = (SpuId(3), "nothing listens there".to_owned(), Duration::from_secs);
+        let lost = ConsumerEvent::Disconnected { partition: 1, spu, why };
+        let (none, back) = (
+            ConsumerEvent::NoLeader { partition: 1 },
+            ConsumerEvent::Connected { partition: 1, spu: SpuId(4) },
+        );
+        let mut waits = Waits::default();
+        // A leader that is replaced at once.
+        assert_eq!(
+            [waits.told(&lost, s(1)), waits.told(&none, s(2)), waits.told(&back, s(2))],
+            [const { None }; 3]
+        );
+        // One that is not.
+        assert_eq!(waits.told(&none, s(10)), None);
+        let said = waits.told(&lost, s(12)).expect("two seconds without a leader");
+        assert_eq!(said, "partition 1: waiting; no connection to spu 3: nothing listens there");
+        assert_eq!(waits.told(&lost, s(60)), None, "it was said");
+        assert_eq!(
+            waits.told(&ConsumerEvent::NoLeader { partition: 2 }, s(60)),
+            None,
+            "of another partition"
+        );
+        assert_eq!(waits.told(&back, s(61)).as_deref(), Some("partition 1: goes on at spu 4"));
+        assert_eq!(waits.told(&back, s(62)), None);
     }
 }

@@ -103,8 +103,9 @@ impl From<AdminError> for Failure {
 
 impl From<ProduceError> for Failure {
     fn from(error: ProduceError) -> Self {
-        if let ProduceErrorKind::Admin(admin) = error.kind {
-            return admin.into();
+        if let ProduceErrorKind::Admin(admin) = &error.kind {
+            let code = Self::from(admin.clone()).code;
+            return Self { code, message: format!("{error}{}", remedy(error.reason())) };
         }
         let code = of_reason(error.reason()).unwrap_or(match &error.kind {
             ProduceErrorKind::UnknownTopic(_) | ProduceErrorKind::UnknownPartition { .. } => Code::NotFound,

@@ -18,7 +18,7 @@ use super::beyond::BeyondEnd;
 use super::chunk::{Chunk, Decoder, Item, News};
 use super::settings::{ConsumerEvent, OnTrimmed, StartAt};
 use super::source::{Place, Source};
-use crate::error::ConsumeError;
+use crate::error::{ConsumeError, LastCause};
 use crate::metadata::why;
 use crate::refusal::Refusal;
 
@@ -122,7 +122,10 @@ impl Reader {
             }
             let stop = match self.source.place() {
                 Some(place) => self.read_from(&place).await,
-                None => Stop::Again { why: "no leader".to_owned(), pause: true },
+                None => {
+                    self.source.tell(ConsumerEvent::NoLeader { partition: self.source.partition.index });
+                    Stop::Again { why: "no leader".to_owned(), pause: true }
+                }
             };
             match stop {
                 Stop::Done => break News::End,
@@ -255,8 +258,9 @@ impl Reader {
         let any_replica = self.source.settings.replica.is_some();
         let ends = match self.source.offsets(place, any_replica, timestamp_ms).await {
             Ok(ends) => ends,
-            Err(Some(refusal)) => return Err(self.refused(refusal)),
-            Err(None) => return Err(Stop::Again { why: "no answer".to_owned(), pause: true }),
+            Err(LastCause::Refused(refusal)) => return Err(self.refused(refusal)),
+            Err(LastCause::ConnectionLost { why, .. }) => return Err(Stop::Again { why, pause: true }),
+            Err(_) => return Err(Stop::Again { why: "no answer".to_owned(), pause: true }),
         };
         let offset = match start {
             StartAt::Last(count) => ends.high_watermark.saturating_sub(count).max(ends.log_start),

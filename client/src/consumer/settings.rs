@@ -57,7 +57,7 @@ pub enum OnTrimmed {
 /// fn lost(event: &ConsumerEvent) -> u64 {
 ///     match event {
 ///         ConsumerEvent::Trimmed { from, to, .. } => to.distance_from(*from),
-///         ConsumerEvent::Connected { .. } | ConsumerEvent::Disconnected { .. } => 0,
+///         _ => 0,
 ///     }
 /// }
 /// let to = Offset::new(100).expect("a small offset");
@@ -89,6 +89,11 @@ pub enum ConsumerEvent {
         spu: SpuId,
         /// What was said.
         why: String,
+    },
+    /// There is no node to read a partition from; it is looked for again and again.
+    NoLeader {
+        /// The partition.
+        partition: u32,
     },
 }
 

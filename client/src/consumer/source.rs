@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use plimsoll_host::retry::Backoff;
 use plimsoll_proto::ids::{Offset, PartitionId, SpuId};
-use plimsoll_proto::v1::{self, ErrorDetail, ListOffsetsRequest};
+use plimsoll_proto::invalid::Invalid;
+use plimsoll_proto::v1::{self, ListOffsetsRequest};
 use tokio::sync::broadcast;
 
 use super::settings::{ConsumerEvent, Settings, Which};
 use crate::client::Client;
-use crate::error::ConsumeError;
-use crate::refusal::Refusal;
+use crate::error::{ConsumeError, LastCause};
 
 /// How long the ends of a partition are asked for.
 const END_MAX: Duration = Duration::from_secs(30);
@@ -103,18 +103,19 @@ impl Source {
         place: &Place,
         any_replica: bool,
         timestamp_ms: Option<i64>,
-    ) -> Result<v1::ListOffsetsResponse, Option<Refusal>> {
+    ) -> Result<v1::ListOffsetsResponse, LastCause> {
         let request = ListOffsetsRequest {
             topic_id: self.partition.topic_id.to_bytes(),
             partition: self.partition.index,
             any_replica,
             timestamp_ms,
         };
-        let mut spu = self.client.shared.connections.spu(&place.address).map_err(|_| None)?;
+        let lost = |invalid: Invalid| LastCause::ConnectionLost { spu: place.spu, why: invalid.to_string() };
+        let mut spu = self.client.shared.connections.spu(&place.address).map_err(lost)?;
         match self.client.shared.host.clock.timeout(ATTEMPT_MAX, spu.list_offsets(request)).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(ErrorDetail::from_status(&status).map(Refusal::new)),
-            Err(_) => Err(None),
+            Ok(Err(status)) => Err(LastCause::of_status(place.spu, &status)),
+            Err(_) => Err(LastCause::Unanswered { spu: place.spu }),
         }
     }
 
@@ -140,21 +141,24 @@ impl Source {
         let host = &self.client.shared.host;
         let deadline = host.clock.now().saturating_add(limit);
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_MAX, &host.random);
-        let mut last = None;
         loop {
             if self.gone() {
                 return Err(ConsumeError::UnknownTopic(self.topic.clone()));
             }
-            if let Some(place) = place(self) {
-                match self.offsets(&place, any_replica, None).await {
+            let last = match place(self) {
+                None => LastCause::NoLeader,
+                Some(place) => match self.offsets(&place, any_replica, None).await {
                     Ok(answer) => match Offset::new(answer.high_watermark) {
                         Ok(end) => return Ok(end),
-                        Err(_) => last = None,
+                        Err(invalid) => {
+                            LastCause::ConnectionLost { spu: place.spu, why: invalid.to_string() }
+                        }
                     },
-                    Err(refusal) => last = refusal.or(last),
-                }
-            }
+                    Err(cause) => cause,
+                },
+            };
             if host.clock.now() >= deadline {
+                let last = Some(last);
                 return Err(ConsumeError::TimedOut { partition: self.partition.index, waited: limit, last });
             }
             host.clock.sleep(backoff.next_pause()).await;

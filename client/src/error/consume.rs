@@ -5,7 +5,7 @@ use std::time::Duration;
 use plimsoll_proto::ids::Offset;
 use plimsoll_proto::v1;
 
-use super::because;
+use super::{LastCause, told};
 use crate::refusal::{Outcome, Refusal};
 use crate::retry::{PAUSE, RetryAdvice, Space};
 
@@ -62,14 +62,14 @@ pub enum ConsumeError {
         partitions: u32,
     },
     /// The ends of a partition could not be read in time.
-    #[error("partition {partition}: no answer within {} ms{}", waited.as_millis(), because(last.as_ref()))]
+    #[error("partition {partition}: no answer within {} ms{}", waited.as_millis(), told(last.as_ref()))]
     TimedOut {
         /// The partition.
         partition: u32,
         /// How long was waited.
         waited: Duration,
-        /// The last thing a server said.
-        last: Option<Refusal>,
+        /// What stood in the way last.
+        last: Option<LastCause>,
     },
 }
 
@@ -78,7 +78,7 @@ impl ConsumeError {
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Refused { refusal, .. } => Some(refusal),
-            Self::TimedOut { last, .. } => last.as_ref(),
+            Self::TimedOut { last, .. } => last.as_ref().and_then(LastCause::refusal),
             Self::Trimmed { .. }
             | Self::Corrupt { .. }
             | Self::UnknownTopic(_)
@@ -105,8 +105,9 @@ impl ConsumeError {
     pub fn retry_advice(&self) -> RetryAdvice {
         match self {
             Self::Refused { refusal, .. } => refusal.retry_advice(),
-            Self::TimedOut { last: Some(last), .. } => last.retry_advice().after_deadline(),
-            Self::TimedOut { last: None, .. } => RetryAdvice::SameAfter(PAUSE),
+            Self::TimedOut { last, .. } => {
+                last.as_ref().map_or(RetryAdvice::SameAfter(PAUSE), LastCause::retry_advice)
+            }
             Self::Trimmed { .. }
             | Self::Corrupt { .. }
             | Self::UnknownTopic(_)

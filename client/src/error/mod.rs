@@ -7,6 +7,7 @@
 
 mod admin;
 mod consume;
+mod last_cause;
 mod produce;
 
 use std::time::Duration;
@@ -15,7 +16,9 @@ use crate::refusal::Refusal;
 
 pub use self::admin::AdminError;
 pub use self::consume::ConsumeError;
-pub use self::produce::{LastCause, ProduceError, ProduceErrorKind};
+pub use self::last_cause::LastCause;
+pub(crate) use self::last_cause::told;
+pub use self::produce::{ProduceError, ProduceErrorKind};
 
 /// No controller could be used.
 ///

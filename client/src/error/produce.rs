@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use plimsoll_proto::ids::SpuId;
 use plimsoll_proto::v1;
 
-use super::AdminError;
+use super::{AdminError, LastCause, told};
 use crate::record::Record;
 use crate::refusal::{Outcome, Refusal};
 use crate::retry::{PAUSE, RetryAdvice, Space};
@@ -102,8 +101,8 @@ pub enum ProduceErrorKind {
     /// The producer was closed; never sent.
     #[error("the producer is closed")]
     Closed,
-    /// The controllers could not be asked for what the producer needs.
-    #[error("{0}")]
+    /// The controllers gave no producer id, without which nothing is sent.
+    #[error("no producer id, so nothing was sent: {0}")]
     Admin(AdminError),
 }
 
@@ -191,77 +190,5 @@ impl ProduceError {
     /// Whether sending the record again may succeed. With [`Outcome::Unknown`] that may duplicate it.
     pub fn is_retryable(&self) -> bool {
         self.retry_advice().is_retryable()
-    }
-}
-
-/// What stood in the way of a record when its deadline passed.
-///
-/// ```
-/// use plimsoll_client::{ErrorDetail, LastCause, Reason, Refusal};
-///
-/// let full = Refusal::new(ErrorDetail::not_written(Reason::DiskFull, "no room"));
-/// assert_eq!(LastCause::Refused(full.clone()).refusal(), Some(&full));
-/// assert_eq!(LastCause::NoLeader.to_string(), "the partition has no leader");
-/// ```
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum LastCause {
-    /// A server refused the batch.
-    #[error("last answer: {0}")]
-    Refused(Refusal),
-    /// The metadata name no leader of the partition.
-    #[error("the partition has no leader")]
-    NoLeader,
-    /// There was no connection to the leader.
-    #[error("no connection to spu {spu}: {why}")]
-    ConnectionLost {
-        /// The storage node.
-        spu: SpuId,
-        /// What the transport said.
-        why: String,
-    },
-    /// The leader has not answered.
-    #[error("spu {spu} has not answered")]
-    Unanswered {
-        /// The storage node.
-        spu: SpuId,
-    },
-    /// No controller gave a producer id.
-    #[error("no controller gives a producer id")]
-    NoProducerId,
-}
-
-impl LastCause {
-    /// What a server said, if one did.
-    pub fn refusal(&self) -> Option<&Refusal> {
-        match self {
-            Self::Refused(refusal) => Some(refusal),
-            Self::NoLeader | Self::ConnectionLost { .. } | Self::Unanswered { .. } | Self::NoProducerId => {
-                None
-            }
-        }
-    }
-
-    fn retry_advice(&self) -> RetryAdvice {
-        match self {
-            Self::Refused(refusal) => refusal.retry_advice().after_deadline(),
-            Self::NoLeader | Self::ConnectionLost { .. } | Self::Unanswered { .. } => {
-                RetryAdvice::ElsewhereAfter(PAUSE)
-            }
-            Self::NoProducerId => RetryAdvice::SameAfter(PAUSE),
-        }
-    }
-}
-
-impl From<Refusal> for LastCause {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-fn told(last: Option<&LastCause>) -> String {
-    match last {
-        None => String::new(),
-        Some(refused @ LastCause::Refused(_)) => format!("; {refused}"),
-        Some(other) => format!("; last: {other}"),
     }
 }

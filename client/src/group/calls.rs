@@ -15,7 +15,7 @@ use tonic::{Response, Status};
 use super::error::GroupError;
 use crate::client::Client;
 use crate::connections::Connections;
-use crate::error::AdminError;
+use crate::error::{AdminError, LastCause};
 use crate::refusal::{Outcome, Refusal};
 
 /// One attempt, beyond what the request itself waits for.
@@ -26,13 +26,13 @@ const BACKOFF_MAX: Duration = Duration::from_millis(500);
 const COMMITTED_AT_ONCE: usize = 64;
 
 /// Where the coordinator of a group is now.
-pub(super) fn coordinator(client: &Client, group: &str) -> Option<String> {
+pub(super) fn coordinator(client: &Client, group: &str) -> Option<(SpuId, String)> {
     let image = client.metadata();
     let topic = image.topic_by_name(OFFSETS_TOPIC)?;
     let partitions = u32::try_from(topic.partitions.len()).ok()?;
     let index = coordinator_partition(group, partitions);
-    let leader = topic.partitions.iter().find(|info| info.index == index)?.leader;
-    image.address(SpuId(leader)).map(str::to_owned)
+    let leader = SpuId(topic.partitions.iter().find(|info| info.index == index)?.leader);
+    Some((leader, image.address(leader)?.to_owned()))
 }
 
 /// Makes sure that the internal topic is there: whoever uses the first group of a cluster creates it.
@@ -80,8 +80,9 @@ where
     let (mut last, mut outcome) = (None, Outcome::NotWritten);
     let mut hint = None;
     loop {
-        let address = hint.take().or_else(|| coordinator(client, group));
-        if let Some(groups) = address.and_then(|address| shared.connections.group(&address).ok()) {
+        let coordinator = hint.take().or_else(|| coordinator(client, group));
+        let connection = coordinator.and_then(|(spu, at)| Some((spu, shared.connections.group(&at).ok()?)));
+        if let Some((spu, groups)) = connection {
             let limit = deadline.saturating_sub(clock.now()).min(ATTEMPT_MAX + shared.call_timeout / 4);
             match clock.timeout(limit, ask(groups)).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
@@ -90,14 +91,23 @@ where
                         if refusal.outcome() == Outcome::Unknown {
                             outcome = Outcome::Unknown;
                         }
-                        hint = refusal.leader().map(|(_, address)| address.to_owned());
-                        last = Some(refusal);
+                        hint = refusal.leader().map(|(spu, address)| (spu, address.to_owned()));
+                        last = Some(LastCause::Refused(refusal));
                     }
                     Some(refusal) => return Err(refused(refusal)),
-                    None => outcome = Outcome::Unknown,
+                    None => {
+                        outcome = Outcome::Unknown;
+                        last = Some(LastCause::of_status(spu, &status));
+                    }
                 },
-                Err(_) => outcome = Outcome::Unknown,
+                Err(_) => {
+                    outcome = Outcome::Unknown;
+                    // An attempt that the deadline cut short says less than the one before it.
+                    last = last.filter(|_| limit < ATTEMPT_MAX).or(Some(LastCause::Unanswered { spu }));
+                }
             }
+        } else {
+            last = Some(LastCause::NoLeader);
         }
         if clock.now() >= deadline {
             return Err(GroupError::TimedOut { waited, outcome, last });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use plimsoll_proto::v1;
 
-use crate::error::{AdminError, ConsumeError};
+use crate::error::{AdminError, ConsumeError, LastCause, told};
 use crate::refusal::{Outcome, Refusal};
 
 /// Why a call about a consumer group failed, or a member of one ended.
@@ -31,15 +31,15 @@ pub enum GroupError {
     #[error(
         "the group's coordinator did not answer within {} ms ({outcome}){}",
         waited.as_millis(),
-        last.as_ref().map(|last| format!("; last answer: {last}")).unwrap_or_default()
+        told(last.as_ref())
     )]
     TimedOut {
         /// How long was waited.
         waited: Duration,
         /// Whether it may have had an effect.
         outcome: Outcome,
-        /// The last thing a node said.
-        last: Option<Refusal>,
+        /// What stood in the way last.
+        last: Option<LastCause>,
     },
     /// A topic could not be read.
     #[error("topic {topic}: {error}")]
@@ -59,7 +59,7 @@ impl GroupError {
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Refused(refusal) | Self::Lost(refusal) => Some(refusal),
-            Self::TimedOut { last, .. } => last.as_ref(),
+            Self::TimedOut { last, .. } => last.as_ref().and_then(LastCause::refusal),
             Self::Consume { error, .. } => error.refusal(),
             Self::Admin(error) => error.refusal(),
         }

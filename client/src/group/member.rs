@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use plimsoll_host::retry::Backoff;
 use plimsoll_host::{Host, Lane};
-use plimsoll_proto::ids::{PartitionId, TopicId};
+use plimsoll_proto::ids::{PartitionId, SpuId, TopicId};
 use plimsoll_proto::v1::{self, Reason};
 use tokio::sync::{mpsc, watch};
 
@@ -78,7 +78,7 @@ struct Keeper {
     heard_sequence: u64,
     /// When the last answered heartbeat was sent: the session runs from there at the latest.
     answered_at: Duration,
-    hint: Option<String>,
+    hint: Option<(SpuId, String)>,
 }
 
 /// Starts the lane.
@@ -184,7 +184,7 @@ impl Keeper {
 
     async fn beat(&mut self, owned: &Owned) -> Beat {
         let address = self.hint.take().or_else(|| calls::coordinator(&self.client, &self.settings.group));
-        let Some(address) = address else {
+        let Some((_, address)) = address else {
             // The first group of the cluster.
             return match calls::ensure_topic(&self.client).await {
                 Ok(()) => Beat::NoAnswer,
@@ -230,7 +230,7 @@ impl Keeper {
             // Its answer was given up for a later heartbeat.
             Reason::ExpectationFailed => true,
             reason if calls::passes(reason) => {
-                self.hint = refusal.leader().map(|(_, address)| address.to_owned());
+                self.hint = refusal.leader().map(|(spu, address)| (spu, address.to_owned()));
                 self.hint.is_none()
             }
             _ => {
@@ -292,7 +292,7 @@ impl Keeper {
 
     /// Says good-bye, so that nobody waits for the session to end.
     async fn leave(&mut self) {
-        let Some(address) = calls::coordinator(&self.client, &self.settings.group) else { return };
+        let Some((_, address)) = calls::coordinator(&self.client, &self.settings.group) else { return };
         let Ok(mut groups) = self.connections.group(&address) else { return };
         let request = self.request(&Owned::default(), true);
         let clock = self.client.shared.host.clock.clone();

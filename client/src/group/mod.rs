@@ -20,6 +20,7 @@ pub use self::builder::GroupBuilder;
 pub use self::consumer::{GroupConsumer, GroupEvent, GroupRecord};
 pub use self::error::GroupError;
 use crate::client::Client;
+use crate::error::LastCause;
 
 /// One consumer group, by name. Made by [`Client::group`].
 ///
@@ -119,7 +120,7 @@ impl Client {
             let image = self.metadata();
             let Some(topic) = image.topic_by_name(OFFSETS_TOPIC) else { return Ok(Vec::new()) };
             let mut groups = BTreeMap::new();
-            let mut last = None;
+            let mut last = Some(LastCause::NoLeader);
             let mut missing: Vec<u32> = topic.partitions.iter().map(|info| info.index).collect();
             let mut leaders: Vec<u32> = topic.partitions.iter().map(|info| info.leader).collect();
             leaders.sort_unstable();
@@ -138,9 +139,10 @@ impl Client {
                         Some(refusal) if !calls::passes(refusal.reason()) => {
                             return Err(GroupError::Refused(refusal));
                         }
-                        refusal => last = refusal.or(last),
+                        Some(refusal) => last = Some(LastCause::Refused(refusal)),
+                        None => last = Some(LastCause::of_status(SpuId(leader), &status)),
                     },
-                    Err(_) => {}
+                    Err(_) => last = Some(LastCause::Unanswered { spu: SpuId(leader) }),
                 }
             }
             if missing.is_empty() {
@@ -166,8 +168,8 @@ impl Client {
         let clock = &self.shared.host.clock;
         let (waited, outcome) = (self.shared.call_timeout, crate::refusal::Outcome::NotWritten);
         let deadline = clock.now().saturating_add(waited);
-        let mut last = None;
         loop {
+            let mut last = LastCause::NoLeader;
             let image = self.metadata();
             let leader = image.partition(&partition).map_or(0, |info| info.leader);
             if let Some(Ok(mut spu)) = image.address(SpuId(leader)).map(|a| self.shared.connections.spu(a)) {
@@ -179,14 +181,12 @@ impl Client {
                 };
                 match clock.timeout(calls::ATTEMPT_MAX, spu.list_offsets(request)).await {
                     Ok(Ok(answer)) => return Ok(answer.into_inner()),
-                    Ok(Err(status)) => {
-                        last =
-                            v1::ErrorDetail::from_status(&status).map(crate::refusal::Refusal::new).or(last);
-                    }
-                    Err(_) => {}
+                    Ok(Err(status)) => last = LastCause::of_status(SpuId(leader), &status),
+                    Err(_) => last = LastCause::Unanswered { spu: SpuId(leader) },
                 }
             }
             if clock.now() >= deadline {
+                let last = Some(last);
                 return Err(GroupError::TimedOut { waited, outcome, last });
             }
             calls::pause(self, std::time::Duration::from_millis(100)).await;
