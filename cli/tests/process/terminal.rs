@@ -7,8 +7,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use plimsoll_host::{Host, Tasks};
 use rustix::process::{Signal, ioctl_tiocsctty, set_parent_process_death_signal, setsid};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
@@ -17,6 +18,9 @@ use crate::process::Server;
 
 /// However busy the machine is.
 const WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// Parts of what is drawn that wait to be looked at; the process waits when there are more.
+const PARTS_MAX: usize = 1024;
 
 /// Columns and rows.
 pub(crate) type Size = (u16, u16);
@@ -55,17 +59,12 @@ impl Terminal {
         }
         let child = Server(command.spawn().unwrap());
         let keys = File::from(keys);
-        let mut output = keys.try_clone().unwrap();
-        let (parts, drawn) = mpsc::channel();
-        std::thread::spawn(move || {
-            let mut part = [0; 4096];
-            // It ends when nobody has the other side any more (EIO), or nobody wants to see it.
-            while let Ok(read @ 1..) = output.read(&mut part) {
-                if parts.send(part[..read].to_vec()).is_err() {
-                    break;
-                }
-            }
-        });
+        let output = keys.try_clone().unwrap();
+        let (parts, drawn) = mpsc::sync_channel(PARTS_MAX);
+        // It ends by itself.
+        drop(
+            Tasks::threads().spawn_lane("terminal", move || Box::pin(async move { forward(output, &parts) })),
+        );
         Self { keys, drawn, screen: Screen::new(size), line, modes, child }
     }
 
@@ -84,9 +83,10 @@ impl Terminal {
 
     /// Draws until the screen is as wanted.
     pub(crate) fn wait(&mut self, what: &str, wanted: impl Fn(&Screen) -> bool) {
-        let until = Instant::now() + WAIT_MAX;
+        let clock = Host::real().clock;
+        let until = clock.now() + WAIT_MAX;
         while !wanted(&self.screen) {
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.saturating_sub(clock.now());
             match self.drawn.recv_timeout(left) {
                 Ok(part) => self.screen.draw(&part),
                 Err(why) => panic!("{what}: {why}; the screen:\n{}", self.screen.text()),
@@ -96,7 +96,8 @@ impl Terminal {
 
     /// Waits until the process has ended by itself. Its exit code, and how long that took.
     pub(crate) fn ended(&mut self) -> (Option<i32>, Duration) {
-        let began = Instant::now();
+        let clock = Host::real().clock;
+        let began = clock.now();
         let status = loop {
             // What is not read would hold the process up.
             if let Ok(part) = self.drawn.recv_timeout(Duration::from_millis(20)) {
@@ -104,9 +105,9 @@ impl Terminal {
             } else if let Some(status) = self.child.0.try_wait().unwrap() {
                 break status;
             }
-            assert!(began.elapsed() < WAIT_MAX, "it does not end; the screen:\n{}", self.screen.text());
+            assert!(clock.now() - began < WAIT_MAX, "it does not end; the screen:\n{}", self.screen.text());
         };
-        let took = began.elapsed();
+        let took = clock.now() - began;
         // Behind all that it wrote.
         rustix::io::write(&self.line, b"\x07").unwrap();
         self.wait("the last of what was drawn", |screen| screen.bell);
@@ -119,6 +120,16 @@ impl Terminal {
         assert!(!self.screen.alternate, "the screen of before is back");
         assert!(self.screen.cursor, "the cursor is shown");
         assert_eq!(modes(&self.line), self.modes, "lines and echo as before");
+    }
+}
+
+/// Hands over what is drawn until nobody has the other side any more (EIO), or nobody wants to see it.
+fn forward(mut output: File, parts: &mpsc::SyncSender<Vec<u8>>) {
+    let mut part = [0; 4096];
+    while let Ok(read @ 1..) = output.read(&mut part) {
+        if parts.send(part[..read].to_vec()).is_err() {
+            break;
+        }
     }
 }
 
