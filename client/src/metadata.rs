@@ -259,3 +259,7 @@ pub(crate) fn why(status: &tonic::Status) -> String {
     }
     text
 }
+
+#[cfg(test)]
+#[path = "metadata_tests.rs"]
+mod tests;

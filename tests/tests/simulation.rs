@@ -1,5 +1,6 @@
 //! The whole cluster from seeds: nothing acknowledged is lost, and a seed gives the same run twice.
 
+use plimsoll_host::Random;
 use plimsoll_tests::simulation::{Report, run};
 
 fn whole(seed: u64) -> Report {
@@ -61,18 +62,19 @@ fn seeds_that_failed_once() {
     }
 }
 
-/// Where the many seeds begin unless `PLIMSOLL_SEED` says otherwise. Fresh ones are for `scripts/simulate`: of these some still
-/// find something (CHANGELOG, known gaps).
-const FIRST: u64 = 830_000;
-
-/// In four parts, so that several processors share them. A seed that fails is to be replayed, understood and kept above.
+/// Seeds that nobody has tried before, from `PLIMSOLL_SEED` on if it is set. In four parts, so that several processors share
+/// them. A seed that fails is to be replayed, understood and kept above.
 fn many(part: u64) {
     const SEEDS: u64 = 50;
-    let given =
-        std::env::var("PLIMSOLL_SEED").ok().map(|seed| seed.parse().expect("PLIMSOLL_SEED is a number"));
-    let first = given.unwrap_or(FIRST) + part * SEEDS;
-    println!("SIMULATION part={part} seeds={SEEDS} first={first}");
+    const BOUND: u64 = 1_000_000_000_000;
+    let given = std::env::var("PLIMSOLL_SEED")
+        .ok()
+        .map(|seed| seed.parse::<u64>().expect("PLIMSOLL_SEED is a number"));
+    let first = given.map_or_else(|| Random::from_system().below(BOUND), |first| first + part * SEEDS);
+    println!("SIMULATION part={part} replay with: scripts/simulate --seeds {SEEDS} --seed {first}");
     for seed in first..first + SEEDS {
+        // One that hangs would not name itself.
+        eprintln!("seed {seed}");
         whole(seed);
     }
 }

@@ -152,7 +152,7 @@ fn simulate(seed: u64, random: &Random, plan: &Plan, told: &Shared, steps: &mut 
     let (flush, segment_bytes) = (plan.flush, plan.segment_bytes);
     sim.client("observer", async move {
         let host = servers::host(client_seed.rotate_left(2));
-        observer::observe(host, of_client, flush, segment_bytes).await
+        Box::pin(observer::observe(host, of_client, flush, segment_bytes)).await
     });
 
     let mut due = plan.faults.iter().peekable();

@@ -203,7 +203,7 @@ pub(super) async fn judge(observer: &Observer) -> Result<(), Problem> {
         clock.sleep(AGAIN).await;
     }
     let found = look(observer).await.map_err(|error| format!("offsets after the faults: {error}"))?;
-    for broken in observer.told.borrow().group.left_out(&found) {
+    if let Some(broken) = observer.told.borrow().group.left_out(&found).into_iter().next() {
         return Err(broken.into());
     }
     let last = async {
