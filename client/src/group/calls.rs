@@ -145,11 +145,18 @@ fn refused(refusal: Refusal) -> GroupError {
 /// Offsets by partition, with the leader epoch of the record before.
 pub(super) type Offsets = BTreeMap<PartitionId, (u64, u32)>;
 
+/// Who commits: a member with the number of its commit, or nobody with 0.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Committer {
+    pub(super) member_id: String,
+    pub(super) sequence: u64,
+}
+
 /// Commits offsets; durable on every in-sync copy when this returns.
 pub(super) async fn commit(
     client: Client,
     group: String,
-    member_id: String,
+    by: Committer,
     offsets: Offsets,
 ) -> Result<(), GroupError> {
     let all: Vec<v1::CommittedOffset> = offsets
@@ -165,9 +172,10 @@ pub(super) async fn commit(
     for part in all.chunks(COMMITTED_AT_ONCE) {
         let request = v1::CommitOffsetsRequest {
             group: group.clone(),
-            member_id: member_id.clone(),
+            member_id: by.member_id.clone(),
             offsets: part.to_vec(),
             timeout_ms: 0,
+            sequence: by.sequence,
         };
         call(&client, &group, |mut groups| {
             let request = request.clone();

@@ -12,7 +12,7 @@ use futures::{FutureExt as _, Stream, StreamExt as _};
 use plimsoll_proto::ids::{Offset, PartitionId, TopicId};
 use tokio::sync::broadcast;
 
-use super::calls::{self, Offsets};
+use super::calls::{self, Committer, Offsets};
 use super::error::GroupError;
 use super::member::{Membership, Owned};
 use super::step::{self, Step, StepDone};
@@ -104,6 +104,8 @@ pub struct GroupConsumer {
     /// What is committed, as far as this member knows.
     committed: BTreeMap<PartitionId, u64>,
     step: Option<Step>,
+    /// Commits so far; each has the next number.
+    commits: u64,
     committing: Option<(Offsets, BoxFuture<'static, Result<(), GroupError>>)>,
     commit_due: Option<BoxFuture<'static, ()>>,
     /// Which topic is asked first next time.
@@ -145,6 +147,7 @@ impl GroupConsumer {
             epochs: BTreeMap::new(),
             committed: BTreeMap::new(),
             step: None,
+            commits: 0,
             committing: None,
             commit_due: None,
             turn: 0,
@@ -207,10 +210,15 @@ impl GroupConsumer {
             let _superseded = under_way.await;
             self.committing = None;
         }
-        let (client, group, member) = (self.client.clone(), self.group.clone(), self.member_id.clone());
-        calls::commit(client, group, member, offsets.clone()).await?;
+        let (client, group, by) = (self.client.clone(), self.group.clone(), self.next_commit());
+        calls::commit(client, group, by, offsets.clone()).await?;
         self.note_committed(&offsets);
         Ok(())
+    }
+
+    fn next_commit(&mut self) -> Committer {
+        self.commits += 1;
+        Committer { member_id: self.member_id.clone(), sequence: self.commits }
     }
 
     /// Records between what was delivered and the end of each partition that this member reads.
@@ -328,9 +336,9 @@ impl GroupConsumer {
                 self.owned.remove(partition);
             }
             // The others are told only when the offsets are committed.
-            let (client, group, member) = (self.client.clone(), self.group.clone(), self.member_id.clone());
+            let (client, group, by) = (self.client.clone(), self.group.clone(), self.next_commit());
             let before = self.committing.take().map(|(_, under_way)| under_way);
-            self.step = Some(step::give_up(client, group, member, gone, offsets, before));
+            self.step = Some(step::give_up(client, group, by, gone, offsets, before));
             return None;
         }
         let new: Vec<PartitionId> = told.assigned.difference(&self.owned).copied().collect();
@@ -425,8 +433,8 @@ impl GroupConsumer {
         self.commit_due = None;
         let offsets = self.positions(&self.owned);
         if !offsets.is_empty() {
-            let (client, group, member) = (self.client.clone(), self.group.clone(), self.member_id.clone());
-            let commit = calls::commit(client, group, member, offsets.clone());
+            let (client, group, by) = (self.client.clone(), self.group.clone(), self.next_commit());
+            let commit = calls::commit(client, group, by, offsets.clone());
             self.committing = Some((offsets, Box::pin(commit)));
         }
         // Both must wake this task.

@@ -85,7 +85,7 @@ impl Group {
     /// `GROUP_ACTIVE` while the group has members: they would undo it. Stop them first.
     pub async fn reset(&self, offsets: BTreeMap<PartitionId, Offset>) -> Result<(), GroupError> {
         let offsets = offsets.into_iter().map(|(partition, offset)| (partition, (offset.get(), 0))).collect();
-        calls::commit(self.client.clone(), self.name.clone(), String::new(), offsets).await
+        calls::commit(self.client.clone(), self.name.clone(), calls::Committer::default(), offsets).await
     }
 
     /// Forgets a group without members, and its offsets.

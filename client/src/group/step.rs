@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::future::BoxFuture;
 use plimsoll_proto::ids::PartitionId;
 
-use super::calls::{self, Offsets};
+use super::calls::{self, Committer, Offsets};
 use super::error::GroupError;
 use crate::client::Client;
 
@@ -23,7 +23,7 @@ pub(super) enum StepDone {
 pub(super) fn give_up(
     client: Client,
     group: String,
-    member_id: String,
+    by: Committer,
     partitions: BTreeSet<PartitionId>,
     offsets: Offsets,
     before: Option<BoxFuture<'static, Result<(), GroupError>>>,
@@ -34,7 +34,7 @@ pub(super) fn give_up(
             let _superseded = before.await;
         }
         let committed =
-            if offsets.is_empty() { Ok(()) } else { calls::commit(client, group, member_id, offsets).await };
+            if offsets.is_empty() { Ok(()) } else { calls::commit(client, group, by, offsets).await };
         StepDone::GaveUp { partitions, committed }
     })
 }

@@ -183,28 +183,31 @@ impl Coordinator {
         commands
     }
 
-    /// Whether these offsets may be committed, and by an owner since which epoch each.
+    /// Whether these offsets may be committed, and by an owner since which epoch each. `sequence` counts the member's
+    /// commits; 0 is one that is not counted.
     ///
     /// # Errors
-    /// UNKNOWN_MEMBER, NOT_PARTITION_OWNER; GROUP_ACTIVE for somebody who is no member while there are any.
+    /// UNKNOWN_MEMBER, NOT_PARTITION_OWNER; GROUP_ACTIVE for somebody who is no member while there are any;
+    /// EXPECTATION_FAILED when a later commit has come.
     pub(super) fn may_commit(
-        &self,
+        &mut self,
         name: &str,
         member_id: &str,
+        sequence: u64,
         partitions: &BTreeSet<PartitionId>,
     ) -> Result<BTreeMap<PartitionId, u64>, ErrorDetail> {
-        let group = self.groups.get(name);
         if member_id.is_empty() {
             self.check_idle(name)?;
             // Later than every owner of this coordinator's time and before: members join with later epochs still.
-            let since = group.map_or(self.first_epoch, |group| group.epoch);
+            let since = self.groups.get(name).map_or(self.first_epoch, |group| group.epoch);
             return Ok(partitions.iter().map(|partition| (*partition, since)).collect());
         }
         let unknown = || {
             let message = format!("{member_id} is not a member of group {name}; join again");
             ErrorDetail::not_written(Reason::UnknownMember, message)
         };
-        let group = group.filter(|group| group.members.contains_key(member_id)).ok_or_else(unknown)?;
+        let group = self.groups.get_mut(name).filter(|group| group.members.contains_key(member_id));
+        let group = group.ok_or_else(unknown)?;
         let since = |partition: &PartitionId| {
             let owner = || {
                 let message = format!("{partition} does not belong to {member_id} of group {name}");
@@ -212,7 +215,12 @@ impl Coordinator {
             };
             Ok((*partition, group.held_since(member_id, partition).ok_or_else(owner)?))
         };
-        partitions.iter().map(since).collect()
+        let since = partitions.iter().map(since).collect::<Result<_, ErrorDetail>>()?;
+        if sequence > 0 && !group.take_commit(partitions, sequence) {
+            let message = format!("a later commit of {member_id} of group {name} has come");
+            return Err(ErrorDetail::not_written(Reason::ExpectationFailed, message));
+        }
+        Ok(since)
     }
 
     /// Whether a group has no members, and none may still come from a former coordinator.
@@ -321,16 +329,16 @@ mod tests {
         );
         assert!(coordinator.check_idle("g").is_err());
         let none = BTreeSet::new();
-        assert!(coordinator.may_commit("g", "a", &none).is_ok());
+        assert!(coordinator.may_commit("g", "a", 0, &none).is_ok());
         assert_eq!(
-            coordinator.may_commit("g", "z", &none).expect_err("unknown").reason(),
+            coordinator.may_commit("g", "z", 0, &none).expect_err("unknown").reason(),
             Reason::UnknownMember
         );
         let foreign = [PartitionId { topic_id: plimsoll_proto::ids::TopicId([1; 16]), index: 0 }].into();
-        let refused = coordinator.may_commit("g", "a", &foreign).expect_err("not its own");
+        let refused = coordinator.may_commit("g", "a", 0, &foreign).expect_err("not its own");
         assert_eq!(refused.reason(), Reason::NotPartitionOwner);
         assert_eq!(
-            coordinator.may_commit("g", "", &foreign).expect_err("active").reason(),
+            coordinator.may_commit("g", "", 0, &foreign).expect_err("active").reason(),
             Reason::GroupActive
         );
         let before = coordinator.describe("g", s(1)).map(|(epoch, _)| epoch);
@@ -343,7 +351,7 @@ mod tests {
                 if notes(&commands) == [false] {
                     assert!(second >= 64, "{second}");
                     coordinator.noted("g", false, Ok(()), s(66), &image);
-                    assert!(coordinator.may_commit("g", "", &foreign).is_ok());
+                    assert!(coordinator.may_commit("g", "", 0, &foreign).is_ok());
                     assert!(coordinator.members().is_empty());
                     let mut again = |sequence, at| {
                         let commands = coordinator.heartbeat("g", beat("c", sequence, false), 9, at, &image);

@@ -72,6 +72,8 @@ struct Holder {
     member: String,
     /// Epoch of the group when it got the partition.
     since: u64,
+    /// The latest of its commits of the partition that has come.
+    committing: u64,
 }
 
 /// See the module.
@@ -165,7 +167,10 @@ impl Group {
         for partition in &beat.owned {
             let later = self.holders.get(partition).is_none_or(|holder| holder.since < beat.member_epoch);
             if later {
-                self.holders.insert(*partition, Holder { member: id.to_owned(), since: beat.member_epoch });
+                self.holders.insert(
+                    *partition,
+                    Holder { member: id.to_owned(), since: beat.member_epoch, committing: 0 },
+                );
             }
         }
     }
@@ -277,9 +282,11 @@ impl Group {
     fn grant(&mut self) {
         for (id, partitions) in &self.target {
             for partition in partitions {
-                self.holders
-                    .entry(*partition)
-                    .or_insert_with(|| Holder { member: id.clone(), since: self.epoch });
+                self.holders.entry(*partition).or_insert_with(|| Holder {
+                    member: id.clone(),
+                    since: self.epoch,
+                    committing: 0,
+                });
             }
         }
     }
@@ -303,6 +310,21 @@ impl Group {
     /// Since which epoch a member holds a partition, if it does.
     pub(super) fn held_since(&self, id: &str, partition: &PartitionId) -> Option<u64> {
         self.holders.get(partition).filter(|holder| holder.member == id).map(|holder| holder.since)
+    }
+
+    /// Takes a commit of its holder in, by its number; `false` when a later one of any of these partitions has come.
+    pub(super) fn take_commit(&mut self, partitions: &BTreeSet<PartitionId>, sequence: u64) -> bool {
+        let later =
+            |partition| self.holders.get(partition).is_some_and(|holder| holder.committing > sequence);
+        if partitions.iter().any(later) {
+            return false;
+        }
+        for partition in partitions {
+            if let Some(holder) = self.holders.get_mut(partition) {
+                holder.committing = sequence;
+            }
+        }
+        true
     }
 
     /// When something is due without an event.

@@ -195,6 +195,27 @@ fn an_answer_that_was_lost_is_told_again_at_once() {
 }
 
 #[test]
+fn a_commit_that_comes_late_is_behind_the_later_one_of_its_partitions_only() {
+    let mut world = World::new(1, 4);
+    world.settle();
+    let partitions: Vec<PartitionId> = world.clients[0].owned.iter().copied().collect();
+    let of = |at: &[usize]| at.iter().map(|at| partitions[*at]).collect::<BTreeSet<_>>();
+    for (at, sequence, taken) in [
+        (&[0, 1][..], 1, true),
+        (&[0], 3, true),
+        // Tried again, and one of another partition that was sent before.
+        (&[0], 3, true),
+        (&[1], 2, true),
+        // Given up by the member, and still on its way.
+        (&[0], 2, false),
+        (&[0, 1], 2, false),
+        (&[0, 1], 4, true),
+    ] {
+        assert_eq!(world.group.take_commit(&of(at), sequence), taken, "{at:?} {sequence}");
+    }
+}
+
+#[test]
 fn nothing_is_given_before_it_is_noted() {
     let mut world = World::new(1, 4);
     world.group.noted = false;

@@ -45,6 +45,7 @@ pub(super) enum Job {
     MayCommit {
         group: String,
         member_id: String,
+        sequence: u64,
         partitions: BTreeSet<PartitionId>,
         reply: Reply<(LedOffsets, BTreeMap<PartitionId, u64>)>,
     },
@@ -303,9 +304,9 @@ impl Lane {
                     Err(detail) => drop(reply.send(Err(detail))),
                 }
             }
-            Job::MayCommit { group, member_id, partitions, reply } => {
+            Job::MayCommit { group, member_id, sequence, partitions, reply } => {
                 let may = self.coordinator(&group).and_then(|(led, coordinator)| {
-                    Ok((led, coordinator.may_commit(&group, &member_id, &partitions)?))
+                    Ok((led, coordinator.may_commit(&group, &member_id, sequence, &partitions)?))
                 });
                 drop(reply.send(may));
             }

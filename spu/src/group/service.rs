@@ -53,6 +53,7 @@ impl GroupService {
         let job = Job::MayCommit {
             group: asked.group.clone(),
             member_id: asked.member_id,
+            sequence: asked.sequence,
             partitions: commits.keys().copied().collect(),
             reply,
         };
