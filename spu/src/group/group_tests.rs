@@ -28,6 +28,8 @@ struct Client {
     owned: BTreeSet<PartitionId>,
     assigned: BTreeSet<PartitionId>,
     ticket: Ticket,
+    sent_at: Duration,
+    /// When the last heartbeat that was answered was sent: from then on it is a member for a session timeout.
     heard_at: Duration,
 }
 
@@ -74,6 +76,7 @@ impl World {
         let beat = self.clients[id].beat(id, leave);
         self.next += 1;
         self.clients[id].ticket = self.next;
+        self.clients[id].sent_at = self.now;
         let answers = self.group.heartbeat(beat, self.next, self.now, &self.image);
         self.take(answers, lose_answer);
     }
@@ -90,7 +93,7 @@ impl World {
                 Ok(told) => {
                     client.epoch = told.member_epoch;
                     client.heard_sequence = client.sequence;
-                    client.heard_at = self.now;
+                    client.heard_at = client.sent_at;
                     client.owned.extend(told.assigned.iter().copied());
                     client.assigned = told.assigned;
                 }
