@@ -1,5 +1,8 @@
 //! One Produce stream of one partition.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use futures::StreamExt;
 use plimsoll_host::{Task, Tasks};
 use plimsoll_proto::v1::spu_client::SpuClient;
@@ -14,8 +17,17 @@ use crate::metadata::why;
 #[derive(Debug)]
 pub(crate) enum Incoming {
     Answer(Box<ProduceResponse>),
-    /// It broke; with its number.
-    Lost(u64, String),
+    Lost(Lost),
+}
+
+/// A connection that broke, or was never made.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    /// Which.
+    pub(crate) number: u64,
+    pub(crate) why: String,
+    /// Whether any request may have left: none has where the node could not be reached.
+    pub(crate) sent: bool,
 }
 
 /// An open stream; closed when dropped.
@@ -23,6 +35,7 @@ pub(crate) enum Incoming {
 pub(crate) struct Connection {
     pub(crate) number: u64,
     requests: mpsc::Sender<ProduceRequest>,
+    sent: Arc<AtomicBool>,
     _task: Task,
 }
 
@@ -36,8 +49,14 @@ impl Connection {
         incoming: mpsc::Sender<Incoming>,
     ) -> Self {
         let (requests, outgoing) = mpsc::channel(in_flight_max.max(1));
-        let task = tasks.spawn("produce", run(client, outgoing, number, incoming));
-        Self { number, requests, _task: task }
+        let sent = Arc::new(AtomicBool::new(false));
+        let task = tasks.spawn("produce", run(client, outgoing, number, Arc::clone(&sent), incoming));
+        Self { number, requests, sent, _task: task }
+    }
+
+    /// Whether any request may have left.
+    pub(crate) fn has_sent(&self) -> bool {
+        self.sent.load(Ordering::Acquire)
     }
 
     /// Hands a request over; false when the stream is gone or takes no more.
@@ -50,9 +69,13 @@ async fn run(
     mut client: SpuClient<Channel>,
     outgoing: mpsc::Receiver<ProduceRequest>,
     number: u64,
+    sent: Arc<AtomicBool>,
     incoming: mpsc::Sender<Incoming>,
 ) {
-    let lost = match client.produce(ReceiverStream::new(outgoing)).await {
+    // The transport asks for requests once it has a connection.
+    let taken = Arc::clone(&sent);
+    let requests = ReceiverStream::new(outgoing).inspect(move |_| taken.store(true, Ordering::Release));
+    let why = match client.produce(requests).await {
         Err(status) => why(&status),
         Ok(answer) => {
             let mut answers = answer.into_inner();
@@ -70,5 +93,6 @@ async fn run(
         }
     };
     // An error means that nobody is interested any more.
-    drop(incoming.send(Incoming::Lost(number, lost)).await);
+    let lost = Lost { number, why, sent: sent.load(Ordering::Acquire) };
+    drop(incoming.send(Incoming::Lost(lost)).await);
 }

@@ -11,7 +11,7 @@ use plimsoll_proto::image::MetadataImage;
 use plimsoll_proto::v1::{self, ErrorDetail, ProduceRequest, ProduceResponse, Reason, produce_response};
 use tokio::sync::{mpsc, watch};
 
-use super::connection::{Connection, Incoming};
+use super::connection::{Connection, Incoming, Lost};
 use super::core::{Core, PartitionQueue, count};
 use super::event::ProducerEvent;
 use super::held::{Held, Payload, hold};
@@ -192,11 +192,11 @@ impl Worker {
         let now = self.core.client.shared.host.clock.now();
         match incoming {
             Incoming::Answer(answer) => self.answer(*answer, now),
-            Incoming::Lost(number, why) => {
-                if self.connection.as_ref().is_some_and(|connection| connection.number == number) {
+            Incoming::Lost(lost) => {
+                if self.connection.as_ref().is_some_and(|connection| connection.number == lost.number) {
                     self.connection = None;
                 }
-                self.window.connection_lost(number, &why, now, &mut self.commands);
+                self.window.connection_lost(&lost, now, &mut self.commands);
             }
         }
     }
@@ -312,7 +312,10 @@ impl Worker {
             self.connection = None;
             match self.connect(connection, target) {
                 Ok(open) => self.connection = Some(open),
-                Err(why) => return self.window.connection_lost(connection, &why, now, &mut self.commands),
+                Err(why) => {
+                    let lost = Lost { number: connection, why, sent: false };
+                    return self.window.connection_lost(&lost, now, &mut self.commands);
+                }
             }
         }
         let request = ProduceRequest {
@@ -325,8 +328,9 @@ impl Worker {
             batch: bytes,
         };
         if !self.connection.as_ref().is_some_and(|open| open.send(request)) {
-            self.connection = None;
-            self.window.connection_lost(connection, "the stream takes no more", now, &mut self.commands);
+            let sent = self.connection.take().is_some_and(|open| open.has_sent());
+            let lost = Lost { number: connection, why: "the stream takes no more".to_owned(), sent };
+            self.window.connection_lost(&lost, now, &mut self.commands);
         }
     }
 

@@ -29,6 +29,7 @@ use plimsoll_proto::v1::Reason;
 use self::parts::{Cause, Entry, EntryState, Identity, Phase};
 pub(crate) use self::pause::NO_ROOM_PAUSE;
 use self::pause::{BACKOFF_FIRST, BACKOFF_MAX};
+use super::connection::Lost;
 use super::event::ProducerEvent;
 use crate::error::{LastCause, ProduceErrorKind};
 use crate::refusal::{Outcome, Refusal};
@@ -333,14 +334,9 @@ impl Window {
     }
 
     /// The connection broke.
-    pub(crate) fn connection_lost(
-        &mut self,
-        connection: u64,
-        why: &str,
-        now: Duration,
-        out: &mut Vec<Command>,
-    ) {
-        if connection != self.connection {
+    pub(crate) fn connection_lost(&mut self, lost: &Lost, now: Duration, out: &mut Vec<Command>) {
+        let Lost { number, why, sent } = lost;
+        if *number != self.connection {
             return;
         }
         let spu = self.connected_to.take().map_or(SpuId(0), |(spu, _)| spu);
@@ -348,17 +344,17 @@ impl Window {
         out.push(Command::Tell(ProducerEvent::ConnectionLost {
             partition: self.settings.partition,
             spu,
-            why: why.to_owned(),
+            why: why.clone(),
         }));
         let waiting = self.queue.iter().any(|entry| entry.state != EntryState::Ready);
         if waiting {
-            self.stands_in_the_way(&LastCause::ConnectionLost { spu, why: why.to_owned() });
+            self.stands_in_the_way(&LastCause::ConnectionLost { spu, why: why.clone() });
         }
-        if self.settings.idempotent {
-            self.forget_answers();
+        if self.settings.idempotent || !sent {
+            self.forget_answers(*sent);
         } else {
             while let Some(at) = self.queue.iter().position(|entry| entry.state != EntryState::Ready) {
-                let kind = ProduceErrorKind::ConnectionLost { spu: spu.0, why: why.to_owned() };
+                let kind = ProduceErrorKind::ConnectionLost { spu: spu.0, why: why.clone() };
                 self.fail(at, kind, now, out);
             }
         }
@@ -382,7 +378,8 @@ impl Window {
             self.fail(0, kind, now, out);
         }
         if self.oldest_sent().is_some_and(|at| now >= at.saturating_add(self.settings.answer_max)) {
-            self.connection_lost(self.connection, "no answer in time", now, out);
+            let lost = Lost { number: self.connection, why: "no answer in time".to_owned(), sent: true };
+            self.connection_lost(&lost, now, out);
         }
         self.pump(now, out);
     }

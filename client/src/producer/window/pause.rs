@@ -19,10 +19,10 @@ pub(super) const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 impl Window {
-    pub(super) fn forget_answers(&mut self) {
+    pub(super) fn forget_answers(&mut self, maybe_written: bool) {
         for entry in self.queue.iter_mut().filter(|entry| entry.state != EntryState::Ready) {
             entry.state = EntryState::Ready;
-            entry.maybe_written = true;
+            entry.maybe_written |= maybe_written;
         }
     }
 

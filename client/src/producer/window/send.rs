@@ -121,7 +121,7 @@ impl Window {
             return;
         }
         if self.settings.idempotent {
-            self.forget_answers();
+            self.forget_answers(true);
             self.connection += 1;
         }
         self.pause(Duration::ZERO, Cause::Leader, now);

@@ -337,6 +337,35 @@ fn what_was_under_way_at_a_former_leader_keeps_its_sequence() {
     assert_eq!(d.acked, [0, 1]);
 }
 
+/// A connection that broke while requests were under way.
+fn lost(number: u64, why: &str) -> Lost {
+    Lost { number, why: why.to_owned(), sent: true }
+}
+
+#[test]
+fn a_connection_that_was_never_made_has_written_nothing() {
+    for idempotent in [true, false] {
+        let mut d = Driver::new(idempotent, 1, false);
+        d.enqueue(1);
+        let connection = d.sent[0].2;
+        d.look();
+        let refused = Lost { sent: false, ..lost(connection, "nothing listens there") };
+        d.with(|window, now, out| window.connection_lost(&refused, now, out));
+        assert!(d.failed.is_empty(), "{:?}", d.failed);
+        d.advance_to_wake();
+        assert_eq!(d.look().0.len(), 1, "sent again");
+        let connection = d.window.connection;
+        let refused = Lost { sent: false, ..lost(connection, "nothing listens there") };
+        d.with(|window, now, out| window.connection_lost(&refused, now, out));
+        d.window.settings.answer_max = DEADLINE * 2;
+        // Not while it is under way once more.
+        d.route(Route::NoLeader);
+        d.advance(DEADLINE);
+        let (_, kind) = d.failed.pop().expect("given up");
+        assert_eq!(crate::error::ProduceError::new(kind).outcome(), Outcome::NotWritten);
+    }
+}
+
 #[test]
 fn a_broken_connection_fails_batches_only_without_idempotence() {
     for (idempotent, failed) in [(true, 0), (false, 1)] {
@@ -344,14 +373,14 @@ fn a_broken_connection_fails_batches_only_without_idempotence() {
         d.enqueue(2);
         let connection = d.sent[0].2;
         d.look();
-        d.with(|window, now, out| window.connection_lost(connection, "reset", now, out));
+        d.with(|window, now, out| window.connection_lost(&lost(connection, "reset"), now, out));
         assert_eq!(d.failed.len(), failed);
         assert!(d.failed.iter().all(|(_, kind)| matches!(kind, ProduceErrorKind::ConnectionLost { .. })));
         d.advance_to_wake();
         let next = if idempotent { 0 } else { 1 };
         assert_eq!(d.look().0.first().map(|s| s.0), Some(next));
         // The end of a connection that was left before is no news.
-        d.with(|window, now, out| window.connection_lost(connection, "reset", now, out));
+        d.with(|window, now, out| window.connection_lost(&lost(connection, "reset"), now, out));
         assert_eq!(d.failed.len(), failed);
     }
 }
@@ -404,7 +433,7 @@ fn any_answers_end_every_batch_once() {
                 }
                 4 => {
                     if let Some((_, connection)) = under_way.last().copied() {
-                        d.with(|window, now, out| window.connection_lost(connection, "x", now, out));
+                        d.with(|window, now, out| window.connection_lost(&lost(connection, "x"), now, out));
                     }
                 }
                 _ => {

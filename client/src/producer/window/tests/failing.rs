@@ -79,7 +79,7 @@ fn a_deadline_tells_of_lost_connections_and_leaders_too() {
     d.refuse(requests[0], full());
     d.advance_to_wake();
     let (.., connection, _, _) = d.sent[0];
-    d.with(|window, now, out| window.connection_lost(connection, "reset", now, out));
+    d.with(|window, now, out| window.connection_lost(&lost(connection, "reset"), now, out));
     d.window.settings.answer_max = DEADLINE * 2;
     d.advance(DEADLINE);
     assert_eq!(last_of(&d), Some(LastCause::ConnectionLost { spu: SpuId(1), why: "reset".to_owned() }));
@@ -161,7 +161,7 @@ fn what_may_have_been_written_is_never_sent_under_another_id() {
     let connection = d.sent[0].2;
     d.look();
     // Nobody knows what became of both; sent again, the leader has forgotten the producer.
-    d.with(|window, now, out| window.connection_lost(connection, "reset", now, out));
+    d.with(|window, now, out| window.connection_lost(&lost(connection, "reset"), now, out));
     d.advance_to_wake();
     let (_, requests) = d.look();
     requests.into_iter().for_each(|request| d.refuse(request, forgotten()));
