@@ -12,11 +12,13 @@ use crate::cluster::Partition;
 ///   minimum 2    set {1,2,3} --3 full--> {1,2} --1 offline--> {2} eligible {1} --1 rejoins--> {1,2}
 ///                                        3 is forgotten        1 is remembered
 /// ```
+/// Without a leader nothing is committed either, whatever the minimum: one that is lowered then makes nobody forgotten.
+///
 /// A replica that lost its page cache is not eligible: what it had may be gone. Where all others are gone too, what
 /// it reported decides.
 pub fn remember_eligible(min_in_sync: u32, before: &Partition, next: &mut Partition) {
     let minimum = usize::try_from(min_in_sync).unwrap_or(usize::MAX);
-    if next.in_sync.len() >= minimum {
+    if next.in_sync.len() >= minimum && next.leader.is_some() {
         next.eligible.clear();
         return;
     }

@@ -61,6 +61,27 @@ fn an_eligible_replica_leads_when_no_member_can() {
     assert_eq!(cluster.p().lossy_epoch.0, 0, "nothing was lost");
 }
 
+#[test]
+fn a_lower_minimum_forgets_nobody_while_there_is_no_leader() {
+    let mut cluster = Cluster::with_topic();
+    cluster.fill(3);
+    cluster.offline(2);
+    cluster.register_as(1, 2, &[(1, 400)]);
+    assert_eq!((cluster.leader(), cluster.set(), eligible(&cluster)), (0, vec![1], vec![2]));
+    let expected = cluster.state.topic(TOPIC).unwrap().config;
+    let config = v1::TopicConfig { min_in_sync: 1, ..expected };
+    cluster.done(Change::AlterTopic(v1::AlterTopicEntry {
+        topic_id: TOPIC.to_bytes(),
+        expected: Some(expected),
+        config: Some(config),
+    }));
+    // 1 has lost what it had not synced; 2 has everything, and may come back.
+    assert_eq!((cluster.leader(), eligible(&cluster)), (0, vec![2]));
+    cluster.register_as(2, 2, &[]);
+    assert_eq!((cluster.leader(), cluster.set(), eligible(&cluster)), (2, vec![2], vec![]));
+    assert_eq!(cluster.p().lossy_epoch.0, 0, "nothing was lost");
+}
+
 /// The history of seed 700047 of the simulation: the leader loses its power unnoticed, the only other member is
 /// killed and noticed first, and then the leader is back with less than was committed.
 #[test]

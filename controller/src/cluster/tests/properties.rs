@@ -211,7 +211,8 @@ fn check(before: &ClusterState, change: &Change, after: &ClusterState) {
         let lost = |spu| partition.replica(spu).is_none_or(|replica| replica.cache_lost.is_some());
         assert!(partition.eligible.iter().all(|spu| !partition.in_sync.contains(spu) && !lost(*spu)));
         let minimum = usize::try_from(topic.config.min_in_sync).unwrap();
-        assert!(partition.eligible.is_empty() || partition.in_sync.len() < minimum);
+        let commits = partition.leader.is_some() && partition.in_sync.len() >= minimum;
+        assert!(partition.eligible.is_empty() || !commits);
         assert!(partition.lossy_epoch <= partition.leader_epoch);
         if let Some((leader, incarnation)) = partition.leader {
             assert!(partition.in_sync.contains(&leader));

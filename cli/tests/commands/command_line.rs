@@ -1,12 +1,10 @@
 //! The contract of the command line: exit codes, messages that name the remedy, JSON that can be read.
 
-mod process;
-
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::Stdio;
 
-use process::{Folder, Server, command, free_addresses, plimsoll, terminate};
+use crate::process::{Folder, Server, command, free_addresses, plimsoll, terminate};
 
 #[test]
 fn usage_is_code_2_and_help_is_0() {

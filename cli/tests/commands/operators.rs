@@ -1,11 +1,9 @@
 //! What operators type, on a cluster of one process: profiles, health, disks, configuration, doctor, bench.
 
-mod process;
-
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use process::{Folder, Server, command, free_addresses, plimsoll, terminate};
+use crate::process::{Folder, Server, command, free_addresses, plimsoll, terminate};
 use serde_json::Value;
 
 /// A cluster in one process, on ports and in a folder of its own.

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod process;
-
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::process::{Folder, Server, command, free_addresses, plimsoll};
 use plimsoll_host::Host;
-use process::{Folder, Server, command, free_addresses, plimsoll};
 
 const NO_CONNECTION: i32 = 3;
 const TIMED_OUT: i32 = 124;

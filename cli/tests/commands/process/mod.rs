@@ -1,6 +1,6 @@
 //! The binary as its users run it.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of it")]
+pub(crate) mod terminal;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

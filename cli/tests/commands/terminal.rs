@@ -2,16 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod process;
-#[path = "process/terminal.rs"]
-mod terminal;
-
 use std::process::Stdio;
 use std::time::Duration;
 
-use process::{Folder, Server, command, free_addresses, plimsoll, terminate};
+use crate::process::terminal::{Size, Terminal};
+use crate::process::{Folder, Server, command, free_addresses, plimsoll, terminate};
 use rustix::process::{Pid, Signal, kill_process};
-use terminal::{Size, Terminal};
 
 const SMALL: Size = (80, 24);
 const LARGE: Size = (200, 50);

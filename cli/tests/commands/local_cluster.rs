@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod process;
-
 use std::net::TcpListener;
 
-use process::{Folder, free_addresses, plimsoll};
+use crate::process::{Folder, free_addresses, plimsoll};
 use serde_json::{Value, json};
 
 /// Stops what a test that failed left running.

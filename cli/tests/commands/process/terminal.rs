@@ -1,6 +1,8 @@
 //! A terminal: a pseudo-terminal of a given size with a process in it, and as much of a screen (ECMA-48, xterm) as
 //! `plimsoll top` uses.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
