@@ -14,6 +14,9 @@ use plimsoll_proto::image::MetadataImage;
 
 use super::assign::{Assignment, Candidate, assign};
 
+/// The least time that passes.
+const INSTANT: Duration = Duration::from_nanos(1);
+
 /// A heartbeat as a group takes it.
 #[derive(Clone, Debug)]
 pub(super) struct Heartbeat {
@@ -330,7 +333,8 @@ impl Group {
     /// When something is due without an event.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         let waits = self.members.values().filter_map(|member| member.waiting.map(|(_, deadline)| deadline));
-        let sessions = self.members.values().map(|member| member.heard_at + member.session);
+        // A session ends behind its last instant: one that is looked at in that instant would be due at once again.
+        let sessions = self.members.values().map(|member| member.heard_at + member.session + INSTANT);
         waits.chain(sessions).chain(self.wait_until).min()
     }
 

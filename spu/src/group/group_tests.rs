@@ -219,6 +219,20 @@ fn a_commit_that_comes_late_is_behind_the_later_one_of_its_partitions_only() {
 }
 
 #[test]
+fn what_is_due_now_is_done_now() {
+    // A lane that is told of a deadline which it cannot meet spins, and where time is simulated it stands still.
+    let mut world = World::new(2, 2);
+    world.send(0, false, false);
+    world.pass(Duration::from_secs(3));
+    world.send(1, false, false);
+    while let Some(due) = world.group.next_deadline() {
+        assert!(due > world.now, "{due:?} at {:?}", world.now);
+        world.pass(due - world.now);
+    }
+    assert!(world.group.members.is_empty(), "nobody has been heard since");
+}
+
+#[test]
 fn nothing_is_given_before_it_is_noted() {
     let mut world = World::new(1, 4);
     world.group.noted = false;
