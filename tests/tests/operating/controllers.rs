@@ -43,7 +43,9 @@ async fn five_controllers_go_on_without_two_and_stop_without_three() {
     known.await.expect("four agree");
     let topics = client.admin().list_topics().await.expect("listed");
     let mut names: Vec<&str> = topics.iter().map(|topic| topic.name.as_str()).collect();
-    names.retain(|name| name.starts_with("of-"));
+    // The one that two could not create may be there: a leader that did not know yet that it was alone took it down, and
+    // could not tell what would become of it.
+    names.retain(|name| name.starts_with("of-") && *name != "of-two");
     names.sort_unstable();
     assert_eq!(names, ["of-five", "of-four", "of-three"]);
     assert_eq!(consume(&client, "of-three").await, (0..10).collect::<Vec<_>>());
