@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use plimsoll_chaos::demo::{self, Options, Verdict};
+use plimsoll_chaos::nemesis::short_writes;
 use plimsoll_chaos::rig::network::leave_the_machines_network;
 use plimsoll_chaos::rig::{DiskKind, Privilege, last_run, privilege};
 use plimsoll_chaos::scenario::{self, Outcome, Show, Totals, liveness};
@@ -38,6 +39,9 @@ enum Command {
     Drill(DrillArguments),
     /// Proves that silence is not death, and that what is dead is replaced in time; ends with a line for scripts/prove
     Liveness(LivenessArguments),
+    /// What the scenario `short-writes` runs beside a server: cuts its writes until standard input ends
+    #[command(name = short_writes::COMMAND, hide = true)]
+    CutWrites { pid: u32 },
     /// Shows what came of the last run
     Report {
         /// As JSON, with everything that was recorded over time
@@ -168,6 +172,16 @@ fn main() -> ExitCode {
         Command::Soak(arguments) => soak(arguments),
         Command::Drill(arguments) => drill(arguments),
         Command::Liveness(arguments) => liveness(arguments),
+        Command::CutWrites { pid } => match short_writes::cut(pid) {
+            Ok(cut) => {
+                println!("{cut}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("plimsoll-chaos: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
         Command::Report { json, html } => report(json, html.as_deref()),
     }
 }

@@ -43,14 +43,7 @@ impl Injection {
 
     /// Whether every thread of the process is under it by now.
     pub fn is_on(&self, pid: u32) -> bool {
-        let tasks: Vec<_> =
-            std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().collect();
-        let traced = |task: &std::fs::DirEntry| {
-            let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
-            let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
-            tracer.is_some_and(|tracer| tracer.trim() == self.strace.id().to_string())
-        };
-        !tasks.is_empty() && tasks.iter().all(traced)
+        traces(self.strace.id(), pid)
     }
 
     /// Whether strace has given up, which it does at once where it may not attach.
@@ -70,4 +63,16 @@ impl Drop for Injection {
         }
         drop(self.strace.wait());
     }
+}
+
+/// Whether a tracer has every thread of a process.
+pub(super) fn traces(tracer: u32, pid: u32) -> bool {
+    let tasks: Vec<_> =
+        std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().collect();
+    let traced = |task: &std::fs::DirEntry| {
+        let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        let by = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+        by.is_some_and(|by| by.trim() == tracer.to_string())
+    };
+    !tasks.is_empty() && tasks.iter().all(traced)
 }

@@ -6,5 +6,6 @@ pub mod injection;
 pub mod inodes;
 pub mod pressure;
 pub mod rot;
+pub mod short_writes;
 pub mod size_limit;
 pub mod wall_clock;

@@ -13,6 +13,7 @@ use crate::cluster::Topology;
 use crate::nemesis::freeze::Frozen;
 use crate::nemesis::injection::Injection;
 use crate::nemesis::rot;
+use crate::nemesis::short_writes::ShortWrites;
 use crate::rig::{Filesystem, VolumeSpec};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -26,6 +27,10 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             .without(NOTHING_FILLS),
         Scenario::new("slow-syncs", "every sync of a leader takes 50 ms longer", |run| {
             Box::pin(slow_syncs(run))
+        })
+        .without(NOTHING_FILLS),
+        Scenario::new("short-writes", "every third write of a leader takes half of its bytes", |run| {
+            Box::pin(short_writes(run))
         })
         .without(NOTHING_FILLS),
         Scenario::new("disk-turns-read-only", "the kernel finds an error and writes no more", |run| {
@@ -142,6 +147,33 @@ async fn slow_syncs(run: &mut Run) -> anyhow::Result<()> {
     let fast = run.now();
     let in_sync = run.in_sync_ms(spu, fast).await;
     run.figure("in_sync_ms", in_sync, Some(20_000));
+    Ok(())
+}
+
+async fn short_writes(run: &mut Run) -> anyhow::Result<()> {
+    run.flowing_of(synced(3), 300, 512).await?;
+    let spu = run.a_leader()?;
+    let pid = run.cluster.spu(spu).pid().context("the node runs")?;
+    let mut short = ShortWrites::attach(pid)?;
+    let on = run.until(Duration::from_secs(10), |_| short.is_on(pid)).await;
+    if short.gave_up() || on.is_none() {
+        return Err(crate::rig::Missing::because("a process can't be traced here"));
+    }
+    run.say(&format!("every third write of spu {spu} takes half of its bytes"));
+    let acked = run.acked_in(10.0).await;
+    run.expect(acked > 1_000, || format!("{acked} records acknowledged in 10 s of short writes"));
+    run.expect(run.writable(spu), || "a disk that writes in parts is called failed".to_owned());
+    let cut = short.end()?;
+    run.expect(cut > 100, || format!("{cut} writes were cut"));
+    run.figure("writes_cut", Some(cut), None);
+    // What it wrote in parts is what it reads after a kill.
+    run.kill(spu);
+    run.pause(1.0).await;
+    let started = run.now();
+    run.start_again(spu)?;
+    serves_reads(run, spu, started).await?;
+    let in_sync = run.in_sync_ms(spu, started).await;
+    run.figure("in_sync_ms", in_sync, Some(30_000));
     Ok(())
 }
 
