@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::process::Stdio;
 use std::time::Duration;
 
+use crate::process::cluster::Cluster;
 use crate::process::terminal::{Size, Terminal};
-use crate::process::{Folder, Server, command, free_addresses, plimsoll, terminate};
+use crate::process::terminate;
 use rustix::process::{Pid, Signal, kill_process};
 
 const SMALL: Size = (80, 24);
@@ -15,33 +15,15 @@ const ESCAPE: &str = "\u{1b}";
 const CTRL_C: &str = "\u{3}";
 
 /// A cluster of one process with a topic.
-struct Cluster {
-    controller: String,
-    server: Server,
-    _folder: Folder,
+fn with_a_topic(name: &str) -> Cluster {
+    let cluster = Cluster::start(name);
+    let (code, _, err) = cluster.ask(&["topic", "create", "orders"]);
+    assert_eq!(code, 0, "{err}");
+    cluster
 }
 
-impl Cluster {
-    fn start(name: &str) -> Self {
-        let folder = Folder::new(name);
-        let [controller, spu] = free_addresses();
-        let data = folder.path("data");
-        let serve = ["standalone", "--data-dir", &data, "--listen", &controller, "--spu-listen", &spu];
-        let serve = [&serve[..], &["--byte-limit", "256MiB"]].concat();
-        let server = Server(command(&serve).stderr(Stdio::null()).spawn().unwrap());
-        let cluster = Self { controller, server, _folder: folder };
-        assert!((0..100).any(|_| cluster.create("orders") == 0), "it serves");
-        cluster
-    }
-
-    fn create(&self, topic: &str) -> i32 {
-        plimsoll(&["topic", "create", topic, "--controller", &self.controller]).0
-    }
-
-    fn top(&self, size: Size) -> Terminal {
-        let top = ["top", "--every", "200ms", "--controller", &self.controller];
-        Terminal::run(command(&top), size)
-    }
+fn open_top(cluster: &Cluster, size: Size) -> Terminal {
+    Terminal::run(cluster.command(&["top", "--every", "200ms"]), size)
 }
 
 fn signal(pid: u32, signal: Signal) {
@@ -60,16 +42,16 @@ fn quit(mut top: Terminal, end: impl FnOnce(&mut Terminal)) {
 
 #[test]
 fn top_fills_a_terminal_follows_its_size_and_leaves_it_as_it_was() {
-    let mut cluster = Cluster::start("terminal");
+    let mut cluster = with_a_topic("terminal");
     for (at, (size, other)) in [(SMALL, LARGE), (LARGE, SMALL)].into_iter().enumerate() {
-        let mut top = cluster.top(size);
+        let mut top = open_top(&cluster, size);
         let words = ["OK", "volumes", "orders", "groups: none", "topic_created", "q quit"];
         top.wait("the picture", |screen| screen.has(&words) && screen.last_row().starts_with("q quit"));
         assert!(!top.screen.cursor && top.screen.alternate);
         assert_eq!(top.screen.has(&["capacity", "fills"]), size == LARGE, "{}", top.screen.text());
 
         let topic = format!("new-{at}");
-        assert_eq!(cluster.create(&topic), 0);
+        assert_eq!(cluster.ask(&["topic", "create", &topic]).0, 0);
         top.wait("a topic that is new", |screen| screen.has(&[&topic]));
 
         top.press("p");
@@ -83,12 +65,12 @@ fn top_fills_a_terminal_follows_its_size_and_leaves_it_as_it_was() {
         quit(top, |top| top.press("q"));
     }
     for key in [CTRL_C, ESCAPE] {
-        let mut top = cluster.top(SMALL);
+        let mut top = open_top(&cluster, SMALL);
         top.wait("the picture", |screen| screen.has(&["orders"]));
         quit(top, |top| top.press(key));
     }
     for asked in [Signal::TERM, Signal::INT] {
-        let mut top = cluster.top(SMALL);
+        let mut top = open_top(&cluster, SMALL);
         top.wait("the picture", |screen| screen.has(&["orders"]));
         quit(top, |top| signal(top.pid(), asked));
     }
@@ -97,9 +79,9 @@ fn top_fills_a_terminal_follows_its_size_and_leaves_it_as_it_was() {
 
 #[test]
 fn top_says_that_the_cluster_is_gone_and_hears_keys_all_the_same() {
-    let mut cluster = Cluster::start("terminal-gone");
-    let mut top = cluster.top(LARGE);
-    let mut other = cluster.top(SMALL);
+    let mut cluster = with_a_topic("terminal-gone");
+    let mut top = open_top(&cluster, LARGE);
+    let mut other = open_top(&cluster, SMALL);
     top.wait("the picture", |screen| screen.has(&["OK", "orders", "topic_created"]));
     other.wait("the picture", |screen| screen.has(&["OK", "orders"]));
     signal(cluster.server.0.id(), Signal::STOP);

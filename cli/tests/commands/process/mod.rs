@@ -1,5 +1,6 @@
 //! The binary as its users run it.
 
+pub(crate) mod cluster;
 pub(crate) mod terminal;
 
 use std::net::TcpListener;
