@@ -32,6 +32,8 @@ fn replicas_leave_volumes_short_of_room() {
     // Runs with relief, by their seeds; whether a disk is full for long enough, and another has room, is up to the faults.
     let moved = [10, 21, 64, 74, 97].into_iter().any(|seed| whole(seed).relieved > 0);
     assert!(moved, "no run moves a replica off a volume short of room");
+    let called_off = [6, 32].into_iter().any(|seed| whole(seed).called_off > 0);
+    assert!(called_off, "no run calls off such a move while it is under way");
 }
 
 /// Seeds that found something. Each comment says what it was.

@@ -61,13 +61,15 @@ fn simulate(seeds: u64, first: u64) -> ExitCode {
 
 fn summary(report: &Report) -> String {
     format!(
-        "seed {}: {}, {} acknowledged, {} unknown, refused {:?}, {} faults, healed after {} ms",
+        "seed {}: {}, {} acknowledged, {} unknown, refused {:?}, {} faults, relieved {}, called off {}, healed after {} ms",
         report.seed,
         if report.violations.is_empty() { "ok" } else { "FAILED" },
         report.acked,
         report.unknown,
         report.refused,
         report.faults,
+        report.relieved,
+        report.called_off,
         report.healed_after.as_millis()
     )
 }

@@ -40,6 +40,9 @@ fn align_task_ids() {
 /// In the line of a committed event: a move that came to its end, because a volume was short of room.
 const MOVED: &str = " reassignment_finished ";
 const SHORT: &str = "(its volume is short of room)";
+/// And one that somebody called off.
+const CANCELLED: &str = " reassignment_cancelled ";
+const CALLED_OFF: &str = "(called off)";
 
 /// What a run showed.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,6 +61,8 @@ pub struct Report {
     pub refused: BTreeMap<&'static str, u64>,
     /// Moves of replicas off volumes short of room that came to their end.
     pub relieved: usize,
+    /// Such moves that were called off while they were under way.
+    pub called_off: usize,
     /// Faults that were injected.
     pub faults: u64,
     /// Steps of the simulation, a millisecond each.
@@ -86,7 +91,9 @@ pub fn run(seed: u64) -> Report {
     let told = told.take();
     let mut lines = told.lines;
     let history: History = told.events.into_iter().collect();
-    let relieved = lines.iter().filter(|line| line.contains(MOVED) && line.contains(SHORT)).count();
+    let told_of =
+        |kind, reason| lines.iter().filter(|line| line.contains(kind) && line.contains(reason)).count();
+    let (relieved, called_off) = (told_of(MOVED, SHORT), told_of(CANCELLED, CALLED_OFF));
     let mut violations = told.broken;
     // What the history says is only complete when the run came to its end.
     match hang {
@@ -102,6 +109,7 @@ pub fn run(seed: u64) -> Report {
         unknown: told.unknown,
         refused: told.refused,
         relieved,
+        called_off,
         faults: u64::try_from(plan.faults.len()).unwrap_or(u64::MAX),
         steps,
         healed_after: told.healed_after,

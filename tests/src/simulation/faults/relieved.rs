@@ -13,6 +13,9 @@ const APART: u64 = 0x7265_6c69_6576_652e;
 /// One run of so many.
 const EVERY: u64 = 8;
 
+/// Before most moves have come to their end.
+const CALLED_OFF_WITHIN: Duration = Duration::from_millis(250);
+
 /// Where a partition is meanwhile.
 const PAIRS: [&[u32]; 6] = [&[1, 2], &[2, 3], &[3, 1], &[2, 1], &[3, 2], &[1, 3]];
 
@@ -38,9 +41,9 @@ pub(super) fn add(random: &Random, faults: &mut Vec<(Duration, Fault)>) {
         let asked = begin + random.jitter(Duration::from_secs(1));
         if random.below(2) == 0 {
             faults.push((asked, Fault::Relieve));
-            // At once: replicas of small partitions are soon there.
+            // Soon: replicas of small partitions are there in no time.
             if random.below(3) == 0 {
-                faults.push((asked, Fault::CallOffRelief));
+                faults.push((asked + random.jitter(CALLED_OFF_WITHIN), Fault::CallOffRelief));
             }
         }
     }
