@@ -46,7 +46,7 @@ pub(crate) struct Window {
     next_sequence: Sequence,
     /// A batch with a sequence was given up without knowing its fate: a new producer id is needed.
     renew: bool,
-    /// After a full disk one batch tries it alone.
+    /// After a failure one batch tries alone; an acknowledgement lets the others follow.
     probing: bool,
     /// Refusals for lack of space since the last acknowledgement or news.
     no_room: u32,
@@ -324,6 +324,7 @@ impl Window {
                 }
             }
             _ => {
+                self.try_alone();
                 if !self.follow_hint(&refusal, now, out) {
                     let pause = self.backoff_pause();
                     self.pause(pause, Cause::Leader, now);
@@ -359,6 +360,7 @@ impl Window {
             }
         }
         if waiting {
+            self.try_alone();
             let pause = self.backoff_pause();
             self.pause(pause, Cause::Leader, now);
         }

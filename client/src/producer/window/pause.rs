@@ -30,6 +30,15 @@ impl Window {
         self.backoff.next_pause()
     }
 
+    /// Lets one batch find out whether a leader takes any: the cause of a failure may concern the leader that follows, which
+    /// would refuse a whole window at once. Whose turn it is does not matter here.
+    pub(super) fn try_alone(&mut self) {
+        if !self.probing {
+            self.probing = true;
+            self.called = true;
+        }
+    }
+
     /// How long to wait for room. The metadata tell when there is some, so there is little reason to ask; as long as
     /// they have not told of its lack either, a leader elsewhere may be about to be named.
     pub(super) fn no_room_pause(&mut self, reason: Reason) -> Duration {

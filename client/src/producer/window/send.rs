@@ -124,6 +124,7 @@ impl Window {
             self.forget_answers(true);
             self.connection += 1;
         }
+        self.try_alone();
         self.pause(Duration::ZERO, Cause::Leader, now);
     }
 
