@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use plimsoll_tests::simulation::{Report, run};
+use plimsoll_tests::simulation::{Report, run, run_aloud};
 
 const USAGE: &str = "usage: simulate --seeds N --seed S
   --seeds N  how many seeds to run (default 1); with 1 the history of the run is printed
@@ -42,12 +42,9 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<(u64, u64), Stri
 fn simulate(seeds: u64, first: u64) -> ExitCode {
     let (mut failed, mut steps, mut faults) = (0u64, 0u64, 0u64);
     for seed in first..first.saturating_add(seeds) {
-        let report = run(seed);
+        let report = if seeds == 1 { run_aloud(seed) } else { run(seed) };
         steps += report.steps;
         faults += report.faults;
-        if seeds == 1 {
-            report.lines.iter().for_each(|line| println!("{line}"));
-        }
         println!("{}", summary(&report));
         if !report.violations.is_empty() {
             failed += 1;

@@ -73,6 +73,17 @@ pub struct Report {
 
 /// Runs one seed to its end.
 pub fn run(seed: u64) -> Report {
+    run_and(seed, false)
+}
+
+/// The same, and prints what happens when it happens, so that also a run that hangs is told up to there.
+pub fn run_aloud(seed: u64) -> Report {
+    let report = run_and(seed, true);
+    report.violations.iter().for_each(|violation| println!("VIOLATION {violation}"));
+    report
+}
+
+fn run_and(seed: u64, aloud: bool) -> Report {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     align_task_ids();
     let random = Random::seeded(seed);
@@ -81,6 +92,7 @@ pub fn run(seed: u64) -> Report {
     let mut steps = 0;
     {
         let mut told = told.borrow_mut();
+        told.aloud = aloud;
         told.operated = plan.operated;
         told.relieved = plan.relieved;
         told.grouped = plan.grouped;

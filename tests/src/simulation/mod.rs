@@ -23,4 +23,4 @@ mod reader;
 mod servers;
 mod told;
 
-pub use cluster::{Report, run};
+pub use cluster::{Report, run, run_aloud};

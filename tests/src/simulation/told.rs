@@ -30,6 +30,8 @@ pub(super) enum Phase {
 pub(super) struct Told {
     pub(super) phase: Phase,
     pub(super) lines: Vec<String>,
+    /// Lines are printed when they come: a run that hangs tells no other way.
+    pub(super) aloud: bool,
     pub(super) events: Vec<Event>,
     /// What the history checker can't know: hangs, servers that ended, untyped refusals.
     pub(super) broken: Vec<String>,
@@ -77,7 +79,11 @@ pub(super) type Shared = Rc<RefCell<Told>>;
 
 impl Told {
     pub(super) fn line(&mut self, at: Duration, what: impl std::fmt::Display) {
-        self.lines.push(format!("{:>9} us  {what}", at.as_micros()));
+        let line = format!("{:>9} us  {what}", at.as_micros());
+        if self.aloud {
+            println!("{line}");
+        }
+        self.lines.push(line);
     }
 
     pub(super) fn broken(&mut self, at: Duration, what: impl std::fmt::Display) {
