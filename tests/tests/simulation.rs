@@ -59,6 +59,9 @@ fn seeds_that_failed_once() {
         1_032_510_354_356,
         // A coordinator whose note that a group has members was refused tried again without a pause: time stood still.
         45,
+        // A coordinator moved, and answered none of the heartbeats that it held: their members learned it when their
+        // sessions were over, and a commit that reached the new one meanwhile was refused for good.
+        5_361_286,
     ] {
         whole(seed);
     }

@@ -65,6 +65,11 @@ pub(super) fn passes(reason: Reason) -> bool {
     )
 }
 
+/// A new coordinator does not know this member yet and waits for it: its next heartbeat tells what it holds.
+fn is_expected(refusal: &Refusal) -> bool {
+    refusal.reason() == Reason::UnknownMember && refusal.retry_after().is_some()
+}
+
 /// Calls the coordinator until it answers for good, at most for the client's call timeout. Every call is safe to
 /// repeat.
 pub(super) async fn call<T, F, A>(client: &Client, group: &str, ask: F) -> Result<T, GroupError>
@@ -87,7 +92,7 @@ where
             match clock.timeout(limit, ask(groups)).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => match refusal_of(&status) {
-                    Some(refusal) if passes(refusal.reason()) => {
+                    Some(refusal) if passes(refusal.reason()) || is_expected(&refusal) => {
                         if refusal.outcome() == Outcome::Unknown {
                             outcome = Outcome::Unknown;
                         }

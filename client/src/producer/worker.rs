@@ -388,9 +388,7 @@ impl Drop for Worker {
 
 /// What the metadata say of a partition that was there before.
 fn route_of(image: &MetadataImage, id: PartitionId) -> Route {
-    if !image.topics.contains_key(&id.topic_id) {
-        return Route::Gone;
-    }
+    let Some(topic) = image.topics.get(&id.topic_id) else { return Route::Gone };
     let Some(partition) = image.partition(&id).filter(|partition| partition.leader != 0) else {
         return Route::NoLeader;
     };
@@ -406,6 +404,8 @@ fn route_of(image: &MetadataImage, id: PartitionId) -> Route {
     };
     let writable = takes_writes(partition.leader);
     let copies = partition.in_sync.iter().filter(|spu| takes_writes(**spu)).count();
+    let wanted = topic.config.as_ref().map_or(0, |config| config.min_in_sync);
+    let enough = u32::try_from(partition.in_sync.len()).is_ok_and(|members| members >= wanted);
     let leader_epoch = LeaderEpoch(partition.leader_epoch);
-    Route::Leader(Target { spu, address: address.to_owned(), leader_epoch, writable, copies })
+    Route::Leader(Target { spu, address: address.to_owned(), leader_epoch, writable, copies, enough })
 }

@@ -17,6 +17,8 @@ const OWN_PAUSE_MIN: Duration = Duration::from_millis(500);
 const GROUPS_MAX: usize = 10_000;
 /// Pause before a note that was refused is tried again.
 const NOTE_AGAIN: Duration = Duration::from_millis(100);
+/// When a member that a new coordinator waits for may ask again.
+const COMES_BACK_WITHIN: Duration = Duration::from_millis(100);
 /// Members of a group at most.
 const MEMBERS_MAX: usize = 1000;
 
@@ -164,6 +166,11 @@ impl Coordinator {
         commands
     }
 
+    /// Another node takes over: the heartbeats that are held.
+    pub(super) fn let_go(self) -> Vec<Ticket> {
+        self.groups.into_values().flat_map(|mut group| group.refuse_waiting()).collect()
+    }
+
     /// Time passes: sessions end, held heartbeats are answered.
     pub(super) fn tick(&mut self, now: Duration, image: &MetadataImage) -> Vec<Command> {
         let gap = self.turned_at.map_or(Duration::ZERO, |at| now.saturating_sub(at));
@@ -187,7 +194,8 @@ impl Coordinator {
     /// commits; 0 is one that is not counted.
     ///
     /// # Errors
-    /// UNKNOWN_MEMBER, NOT_PARTITION_OWNER; GROUP_ACTIVE for somebody who is no member while there are any;
+    /// UNKNOWN_MEMBER, with a time to try again as long as members of a former coordinator may come, of which this may
+    /// be one; NOT_PARTITION_OWNER; GROUP_ACTIVE for somebody who is no member while there are any;
     /// EXPECTATION_FAILED when a later commit has come.
     pub(super) fn may_commit(
         &mut self,
@@ -202,12 +210,14 @@ impl Coordinator {
             let since = self.groups.get(name).map_or(self.first_epoch, |group| group.epoch);
             return Ok(partitions.iter().map(|partition| (*partition, since)).collect());
         }
+        let group = self.groups.get_mut(name);
+        let expects = group.as_ref().is_some_and(|group| group.wait_until.is_some());
         let unknown = || {
             let message = format!("{member_id} is not a member of group {name}; join again");
-            ErrorDetail::not_written(Reason::UnknownMember, message)
+            let detail = ErrorDetail::not_written(Reason::UnknownMember, message);
+            if expects { detail.retry_after(COMES_BACK_WITHIN) } else { detail }
         };
-        let group = self.groups.get_mut(name).filter(|group| group.members.contains_key(member_id));
-        let group = group.ok_or_else(unknown)?;
+        let group = group.filter(|group| group.members.contains_key(member_id)).ok_or_else(unknown)?;
         let since = |partition: &PartitionId| {
             let owner = || {
                 let message = format!("{partition} does not belong to {member_id} of group {name}");
@@ -379,6 +389,39 @@ mod tests {
         assert!(!coordinator.tick(ms(1), &image).iter().any(is_note), "a lane that asks at once again spins");
         assert!(!coordinator.heartbeat("g", beat("a", 2, false), 2, ms(2), &image).iter().any(is_note));
         assert!(coordinator.tick(ms(1) + NOTE_AGAIN, &image).iter().any(is_note));
+    }
+
+    #[test]
+    fn heartbeats_are_handed_over_with_the_group() {
+        let image = MetadataImage::empty();
+        let mut coordinator = Coordinator::new(1, &BTreeMap::new(), Duration::ZERO);
+        for (member, sequence, ticket) in [("a", 1, 1), ("b", 1, 2), ("a", 2, 3), ("b", 2, 4)] {
+            let next = Heartbeat { member_epoch: u64::from(sequence > 1), ..beat(member, sequence, false) };
+            coordinator.heartbeat("g", next, ticket, Duration::ZERO, &image);
+        }
+        assert_eq!(coordinator.let_go(), [3, 4], "the first ones had news to hear");
+    }
+
+    #[test]
+    fn who_may_come_back_to_a_new_coordinator_is_told_to_try_again() {
+        let image = MetadataImage::empty();
+        let s = Duration::from_secs;
+        let had = GroupOffsets {
+            group: Some(GroupValue { has_members: true, changed_ms: 50, session_ms: 5000 }),
+            offsets: BTreeMap::new(),
+        };
+        let mut coordinator = Coordinator::new(3, &[("g".to_owned(), had)].into(), s(0));
+        let partition = PartitionId { topic_id: plimsoll_proto::ids::TopicId([1; 16]), index: 0 };
+        let mine = [partition].into();
+        let early = coordinator.may_commit("g", "a", 1, &mine).expect_err("not heard of yet");
+        assert_eq!((early.reason(), early.retry_after_ms > 0), (Reason::UnknownMember, true));
+        let back = Heartbeat { member_epoch: 2, owned: mine.clone(), ..beat("a", 7, false) };
+        coordinator.heartbeat("g", back, 1, s(1), &image);
+        assert_eq!(coordinator.may_commit("g", "a", 1, &mine), Ok([(partition, 2)].into()));
+        // Nobody else comes any more.
+        (2..40).for_each(|half| drop(coordinator.tick(Duration::from_millis(500) * half, &image)));
+        let late = coordinator.may_commit("g", "b", 1, &mine).expect_err("unknown");
+        assert_eq!((late.reason(), late.retry_after_ms), (Reason::UnknownMember, 0));
     }
 
     #[test]

@@ -154,11 +154,29 @@ impl Lane {
         self.seen = Some(version);
         let led: BTreeMap<PartitionId, LedOffsets> =
             self.node.led_offsets().into_iter().map(|led| (led.partition, led)).collect();
-        self.led.retain(|partition, kept| led.get(partition) == Some(&kept.led));
+        let (stay, gone) = std::mem::take(&mut self.led)
+            .into_iter()
+            .partition(|(partition, kept)| led.get(partition) == Some(&kept.led));
+        self.led = stay;
+        self.let_go(gone);
         for (partition, led) in led {
             if let Entry::Vacant(vacant) = self.led.entry(partition) {
                 vacant.insert(Led { led, coordinator: None });
                 self.read_log(led, Duration::ZERO);
+            }
+        }
+    }
+
+    /// Members whose heartbeats are held here are told at once who coordinates their group now: silence would cost them
+    /// their session.
+    fn let_go(&mut self, gone: BTreeMap<PartitionId, Led>) {
+        let image = self.node.metadata();
+        let (me, _) = self.node.identity();
+        for (partition, Led { coordinator, .. }) in gone {
+            for ticket in coordinator.map(Coordinator::let_go).unwrap_or_default() {
+                if let Some(reply) = self.held.remove(&ticket) {
+                    drop(reply.send(Err(elsewhere(&image, &partition, me))));
+                }
             }
         }
     }

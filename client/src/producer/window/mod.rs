@@ -168,7 +168,8 @@ impl Window {
                 || old.leader_epoch != new.leader_epoch)
                 .then_some(Cause::Leader)
                 .or_else(|| {
-                    let room = new.writable && !old.writable || new.copies > old.copies;
+                    let room =
+                        new.writable && !old.writable || new.enough && !old.enough || new.copies > old.copies;
                     (room || old.address != new.address).then_some(Cause::Disk)
                 }),
             (_, Route::Leader(_)) => Some(Cause::Leader),

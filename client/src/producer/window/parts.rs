@@ -35,6 +35,8 @@ pub(crate) struct Target {
     pub(crate) writable: bool,
     /// Members of the in-sync set whose volumes take writes, as the metadata say.
     pub(crate) copies: usize,
+    /// Whether the committed set has as many members as the topic asks for.
+    pub(crate) enough: bool,
 }
 
 /// What the metadata say of the partition.

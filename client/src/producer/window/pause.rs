@@ -44,7 +44,10 @@ impl Window {
     pub(super) fn no_room_pause(&mut self, reason: Reason) -> Duration {
         self.no_room = self.no_room.saturating_add(1);
         let told = match &self.route {
-            Route::Leader(target) => reason == Reason::DiskFull && !target.writable,
+            Route::Leader(target) => match reason {
+                Reason::DiskFull => !target.writable,
+                _ => !target.enough,
+            },
             Route::NoLeader | Route::Gone => false,
         };
         if told || self.no_room > NO_ROOM_QUICK_TRIES { NO_ROOM_PAUSE } else { self.backoff_pause() }

@@ -102,8 +102,14 @@ impl Window {
         if !newer || address.is_empty() {
             return false;
         }
-        let target =
-            Target { spu, address: address.to_owned(), leader_epoch: epoch, writable: true, copies: 0 };
+        let target = Target {
+            spu,
+            address: address.to_owned(),
+            leader_epoch: epoch,
+            writable: true,
+            copies: 0,
+            enough: true,
+        };
         self.pause(Duration::ZERO, Cause::Leader, now);
         self.route(Route::Leader(target), now, out);
         true

@@ -30,6 +30,7 @@ fn target(spu: u32, epoch: u32) -> Target {
         leader_epoch: LeaderEpoch(epoch),
         writable: true,
         copies: 3,
+        enough: true,
     }
 }
 
@@ -234,26 +235,37 @@ fn a_writable_volume_wakes_who_waits() {
 }
 
 #[test]
-fn where_the_metadata_tell_of_the_full_disk_nobody_asks_before_the_pause_is_over() {
-    let mut d = Driver::new(true, 5, false);
-    d.route(Route::Leader(Target { writable: false, ..target(1, 1) }));
-    d.enqueue(1);
-    for _ in 0..3 {
-        let (sent, requests) = d.look();
-        assert_eq!(sent, [(0, Some(0))]);
-        d.refuse(requests[0], full());
-        d.advance(NO_ROOM_PAUSE - Duration::from_millis(1));
-        assert!(d.look().0.is_empty());
-        d.advance(Duration::from_millis(1));
+fn where_the_metadata_tell_of_it_nobody_asks_before_the_pause_is_over() {
+    for (detail, known) in [
+        (full(), Target { writable: false, ..target(1, 1) }),
+        (
+            ErrorDetail::not_written(Reason::NotEnoughInSync, "1 of 2"),
+            Target { enough: false, ..target(1, 1) },
+        ),
+    ] {
+        let mut d = Driver::new(true, 5, false);
+        d.route(Route::Leader(known));
+        d.enqueue(1);
+        for _ in 0..3 {
+            let (sent, requests) = d.look();
+            assert_eq!(sent, [(0, Some(0))]);
+            d.refuse(requests[0], detail.clone());
+            d.advance(NO_ROOM_PAUSE - Duration::from_millis(1));
+            assert!(d.look().0.is_empty());
+            d.advance(Duration::from_millis(1));
+        }
+        assert_eq!(d.asked, 3);
     }
-    assert_eq!(d.asked, 3);
 }
 
 #[test]
 fn where_they_do_not_a_few_tries_come_soon() {
     for (detail, news) in [
         (full(), Target { writable: false, copies: 2, ..target(1, 1) }),
-        (ErrorDetail::not_written(Reason::NotEnoughInSync, "1 of 2"), Target { copies: 1, ..target(1, 1) }),
+        (
+            ErrorDetail::not_written(Reason::NotEnoughInSync, "1 of 2"),
+            Target { copies: 1, enough: false, ..target(1, 1) },
+        ),
     ] {
         let mut d = Driver::new(true, 5, false);
         d.enqueue(1);
@@ -336,37 +348,6 @@ fn what_was_under_way_at_a_former_leader_keeps_its_sequence() {
     assert_eq!(sent, [(1, Some(10))]);
     d.ack(requests[0], false);
     assert_eq!(d.acked, [0, 1]);
-}
-
-/// What stood in the way of the former leader may stand in that of the next.
-#[test]
-fn after_a_failure_one_batch_tries_before_the_others() {
-    let no_answer = |d: &mut Driver| {
-        let connection = d.sent[0].2;
-        d.look();
-        d.with(|window, now, out| window.connection_lost(&lost(connection, "reset"), now, out));
-    };
-    let timed_out = |d: &mut Driver| {
-        let (_, requests) = d.look();
-        for request in requests {
-            d.refuse(request, ErrorDetail::unknown(Reason::TimedOut, "too few followers"));
-        }
-    };
-    let moved = |d: &mut Driver| {
-        d.look();
-        d.route(Route::Leader(target(2, 2)));
-    };
-    for failure in [&no_answer as &dyn Fn(&mut Driver), &timed_out, &moved] {
-        let mut d = Driver::new(true, 5, false);
-        d.enqueue(4);
-        failure(&mut d);
-        d.advance(BACKOFF_MAX);
-        assert_eq!(d.asked, 0, "whose turn it is says nothing here");
-        let (sent, requests) = d.look();
-        assert_eq!(sent, [(0, Some(0))]);
-        d.ack(requests[0], false);
-        assert_eq!(d.look().0, [(1, Some(10)), (2, Some(20)), (3, Some(30))]);
-    }
 }
 
 /// A connection that broke while requests were under way.

@@ -176,3 +176,34 @@ fn what_may_have_been_written_is_never_sent_under_another_id() {
     d.with(|window, now, out| window.identity(ProducerId(2), ProducerEpoch(0), now, out));
     assert_eq!(d.look().0, [(2, Some(0))]);
 }
+
+/// What stood in the way of the former leader may stand in that of the next.
+#[test]
+fn after_a_failure_one_batch_tries_before_the_others() {
+    let no_answer = |d: &mut Driver| {
+        let connection = d.sent[0].2;
+        d.look();
+        d.with(|window, now, out| window.connection_lost(&lost(connection, "reset"), now, out));
+    };
+    let timed_out = |d: &mut Driver| {
+        let (_, requests) = d.look();
+        for request in requests {
+            d.refuse(request, ErrorDetail::unknown(Reason::TimedOut, "too few followers"));
+        }
+    };
+    let moved = |d: &mut Driver| {
+        d.look();
+        d.route(Route::Leader(target(2, 2)));
+    };
+    for failure in [&no_answer as &dyn Fn(&mut Driver), &timed_out, &moved] {
+        let mut d = Driver::new(true, 5, false);
+        d.enqueue(4);
+        failure(&mut d);
+        d.advance(BACKOFF_MAX);
+        assert_eq!(d.asked, 0, "whose turn it is says nothing here");
+        let (sent, requests) = d.look();
+        assert_eq!(sent, [(0, Some(0))]);
+        d.ack(requests[0], false);
+        assert_eq!(d.look().0, [(1, Some(10)), (2, Some(20)), (3, Some(30))]);
+    }
+}
