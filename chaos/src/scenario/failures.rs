@@ -114,6 +114,17 @@ async fn inject(run: &mut Run, spu: u32, rule: &str) -> anyhow::Result<Injection
     Ok(injection)
 }
 
+async fn killed_and_back(run: &mut Run, spu: u32) -> anyhow::Result<()> {
+    run.kill(spu);
+    run.pause(1.0).await;
+    let started = run.now();
+    run.start_again(spu)?;
+    serves_reads(run, spu, started).await?;
+    let in_sync = run.in_sync_ms(spu, started).await;
+    run.figure("in_sync_ms", in_sync, Some(30_000));
+    Ok(())
+}
+
 async fn sync_fails(run: &mut Run) -> anyhow::Result<()> {
     run.flowing_of(synced(3), 300, 512).await?;
     let spu = run.a_leader()?;
@@ -126,14 +137,7 @@ async fn sync_fails(run: &mut Run) -> anyhow::Result<()> {
     injection.end();
     run.expect_flow("after a sync has failed").await;
     // A failed sync is final for this process; its replacement starts from what is durable.
-    run.kill(spu);
-    run.pause(1.0).await;
-    let started = run.now();
-    run.start_again(spu)?;
-    serves_reads(run, spu, started).await?;
-    let in_sync = run.in_sync_ms(spu, started).await;
-    run.figure("in_sync_ms", in_sync, Some(30_000));
-    Ok(())
+    killed_and_back(run, spu).await
 }
 
 async fn slow_syncs(run: &mut Run) -> anyhow::Result<()> {
@@ -167,14 +171,7 @@ async fn short_writes(run: &mut Run) -> anyhow::Result<()> {
     run.expect(cut > 100, || format!("{cut} writes were cut"));
     run.figure("writes_cut", Some(cut), None);
     // What it wrote in parts is what it reads after a kill.
-    run.kill(spu);
-    run.pause(1.0).await;
-    let started = run.now();
-    run.start_again(spu)?;
-    serves_reads(run, spu, started).await?;
-    let in_sync = run.in_sync_ms(spu, started).await;
-    run.figure("in_sync_ms", in_sync, Some(30_000));
-    Ok(())
+    killed_and_back(run, spu).await
 }
 
 async fn turns_read_only(run: &mut Run) -> anyhow::Result<()> {
