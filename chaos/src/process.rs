@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, bail};
 use rustix::fs::{Mode, OFlags};
@@ -184,13 +185,28 @@ impl Drop for Server {
     }
 }
 
-/// A port of the loopback interface that was free a moment ago.
+/// Below the ports that the kernel gives to connections (ip(7), `ip_local_port_range`, from 32768 on): one of those may
+/// be some client's by the time a server listens there.
+const PORTS: std::ops::Range<u32> = 12_000..32_000;
+
+/// A port of the loopback interface that was free a moment ago, and another one with each call.
 ///
 /// # Errors
 /// When there is none.
 pub fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port on the loopback interface")?;
-    Ok(listener.local_addr().context("address of a listener")?.port())
+    /// So far apart do processes begin that were started one after the other.
+    const APART: u32 = 7_919;
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let count = PORTS.end - PORTS.start;
+    for _ in 0..count {
+        let call = CALLS.fetch_add(1, Ordering::Relaxed);
+        let place = std::process::id().wrapping_mul(APART).wrapping_add(call) % count;
+        let port = u16::try_from(PORTS.start + place)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port on the loopback interface")
 }
 
 /// The `plimsoll` binary: named by `PLIMSOLL_BINARY`, or beside this program.
