@@ -7,7 +7,7 @@ use plimsoll_client::{FlushPolicy, TopicConfig};
 
 use super::Scenario;
 use super::bars::{Bar, EVERY_PARTITION, NO_REROUTE, NOTHING_FILLS};
-use super::kills::{answers, serves_reads};
+use super::kills::{answers, back_in_sync};
 use super::run::{Run, TOPIC};
 use crate::cluster::Topology;
 use crate::nemesis::freeze::Frozen;
@@ -117,12 +117,7 @@ async fn inject(run: &mut Run, spu: u32, rule: &str) -> anyhow::Result<Injection
 async fn killed_and_back(run: &mut Run, spu: u32) -> anyhow::Result<()> {
     run.kill(spu);
     run.pause(1.0).await;
-    let started = run.now();
-    run.start_again(spu)?;
-    serves_reads(run, spu, started).await?;
-    let in_sync = run.in_sync_ms(spu, started).await;
-    run.figure("in_sync_ms", in_sync, Some(30_000));
-    Ok(())
+    back_in_sync(run, spu, 30_000).await
 }
 
 async fn sync_fails(run: &mut Run) -> anyhow::Result<()> {
@@ -189,12 +184,7 @@ async fn turns_read_only(run: &mut Run) -> anyhow::Result<()> {
     run.cluster.check_alive()?;
     run.kill(spu);
     disk.repair()?;
-    let started = run.now();
-    run.start_again(spu)?;
-    serves_reads(run, spu, started).await?;
-    let in_sync = run.in_sync_ms(spu, started).await;
-    run.figure("in_sync_ms", in_sync, Some(30_000));
-    Ok(())
+    back_in_sync(run, spu, 30_000).await
 }
 
 async fn power_loss_while_full(run: &mut Run) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use plimsoll_client::TopicConfig;
 
 use super::Scenario;
 use super::bars::{Bar, EVERY_PARTITION, NOTHING_FILLS};
-use super::kills::serves_reads;
+use super::kills::back_in_sync;
 use super::run::{Run, TOPIC, millis};
 use crate::cluster::Topology;
 use crate::nemesis::pressure::Squeezed;
@@ -90,12 +90,7 @@ async fn out_of_memory(run: &mut Run) -> anyhow::Result<()> {
     squeezed.end();
     let moved = run.moved_ms(&led, spu, began, Duration::from_secs(20)).await;
     run.figure("replaced_ms", moved, Some(10_000));
-    let started = run.now();
-    run.start_again(spu)?;
-    serves_reads(run, spu, started).await?;
-    let in_sync = run.in_sync_ms(spu, started).await;
-    run.figure("in_sync_ms", in_sync, Some(20_000));
-    Ok(())
+    back_in_sync(run, spu, 20_000).await
 }
 
 /// It is slow, and not dead.

@@ -44,6 +44,16 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
+/// Starts a node that ended, and waits until it serves reads and is in sync again.
+pub(super) async fn back_in_sync(run: &mut Run, spu: u32, in_sync_max_ms: u64) -> anyhow::Result<()> {
+    let started = run.now();
+    run.start_again(spu)?;
+    serves_reads(run, spu, started).await?;
+    let in_sync = run.in_sync_ms(spu, started).await;
+    run.figure("in_sync_ms", in_sync, Some(in_sync_max_ms));
+    Ok(())
+}
+
 /// Waits until a node that was started serves reads; how long that took.
 pub(super) async fn serves_reads(run: &mut Run, spu: u32, started: Duration) -> anyhow::Result<()> {
     answers(run, spu, started, 1).await
