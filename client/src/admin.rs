@@ -1,6 +1,5 @@
 //! Administrative calls to the leading controller.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
@@ -15,8 +14,7 @@ use tonic::{Response, Status};
 use tracing::Instrument as _;
 
 use crate::client::Client;
-use crate::error::AdminError;
-use crate::metadata::{is_refused, why};
+use crate::error::{AdminError, ControllerAttempt, ControllerFailure, Hindrances};
 use crate::quorum::Leaderless;
 use crate::refusal::{Outcome, Refusal};
 
@@ -25,16 +23,21 @@ use crate::refusal::{Outcome, Refusal};
 ///
 /// Cancel safety: a dropped call may still take effect.
 ///
-/// ```no_run
+/// ```
 /// use plimsoll_client::{Client, Reason, TopicConfig};
 ///
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/cluster.rs"));
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// #     with_cluster(3, |cluster| example(cluster.client))
+/// # }
 /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
 /// let config = TopicConfig { partitions: 3, replicas: 3, min_in_sync: 2, ..Default::default() };
-/// match client.admin().create_topic("flights", config).await {
+/// match client.admin().create_topic("delays", config).await {
 ///     Ok(id) => println!("created as {id}"),
 ///     Err(error) if error.reason() == Some(Reason::TopicExists) => println!("it is there already"),
 ///     Err(error) => return Err(error.into()),
 /// }
+/// # assert_eq!(client.admin().describe_topic("delays").await?.partitions.len(), 3);
 /// # Ok(())
 /// # }
 /// ```
@@ -56,8 +59,7 @@ enum Answer<T> {
     Final(Refusal),
     /// `sent` unless it is sure that the request never left.
     Again {
-        refusal: Option<Refusal>,
-        why: String,
+        failure: ControllerFailure,
         sent: bool,
     },
 }
@@ -251,7 +253,7 @@ impl Admin {
                 }
                 Answer::Done(_) => {}
                 Answer::Final(refusal) => return Err(AdminError::Refused(refusal)),
-                Answer::Again { why, .. } => attempts.push(format!("{address}: {why}")),
+                Answer::Again { failure, .. } => attempts.push(ControllerAttempt { address, failure }),
             }
         }
         best.ok_or(AdminError::NoController { outcome: Outcome::NotWritten, attempts })
@@ -283,8 +285,7 @@ impl Admin {
         let deadline = began.saturating_add(self.timeout);
         let mut backoff =
             Backoff::new(Duration::from_millis(50), Duration::from_secs(1), &shared.host.random);
-        let mut attempts = BTreeMap::new();
-        let mut last = None;
+        let mut hindrances = Hindrances::default();
         let mut leaderless = Leaderless::new(shared.no_quorum_timeout);
         let mut hint = shared.images.borrow().controller_leader.clone().map(|(_, address)| address);
         loop {
@@ -294,7 +295,7 @@ impl Admin {
             };
             let asked_at = clock.now();
             let limit = deadline.saturating_sub(asked_at).min(attempt_max);
-            let mut said = Vec::new();
+            let (mut attempts, mut said) = (Vec::new(), Vec::new());
             let mut asked: FuturesUnordered<_> =
                 targets.into_iter().map(|address| self.ask(address, limit, &ask)).collect();
             let alone = asked.len() == 1;
@@ -302,30 +303,26 @@ impl Admin {
                 match answer {
                     Answer::Done(done) => return Ok(done),
                     Answer::Final(refusal) => return Err(AdminError::Refused(refusal)),
-                    Answer::Again { refusal, why, sent } => {
-                        *unknown |= refusal.as_ref().map_or(sent, |r| r.outcome() == Outcome::Unknown);
-                        hint = hint.or_else(|| leader_of(refusal.as_ref(), &address));
-                        attempts.insert(address, why);
-                        said.extend(refusal.clone());
-                        last = refusal.or(last);
+                    Answer::Again { failure, sent } => {
+                        let refusal = failure.refusal();
+                        *unknown |= refusal.map_or(sent, |r| r.outcome() == Outcome::Unknown);
+                        hint = hint.or_else(|| leader_of(refusal, &address));
+                        said.extend(refusal.cloned());
+                        attempts.push(ControllerAttempt { address, failure });
                     }
                 }
             }
+            hindrances.add(attempts, limit < attempt_max);
             let gives_up = leaderless.answered(&said, asked_at, clock.now());
             if let Some(none_leads) = said.pop().filter(|_| gives_up && !*unknown) {
                 return Err(AdminError::Refused(none_leads));
             }
             if gives_up || clock.now() >= deadline {
                 let outcome = if *unknown { Outcome::Unknown } else { Outcome::NotWritten };
-                return Err(if last.is_some() {
-                    AdminError::TimedOut { waited: clock.now().saturating_sub(began), outcome, last }
-                } else {
-                    let attempts = attempts.into_iter().map(|(a, why)| format!("{a}: {why}")).collect();
-                    AdminError::NoController { outcome, attempts }
-                });
+                return Err(hindrances.give_up(clock.now().saturating_sub(began), outcome));
             }
             // After the leader alone was of no use, the others are asked at once.
-            if hint.is_none() && !alone || attempts.len() > shared.controllers.len() {
+            if hint.is_none() && !alone || hindrances.controllers() > shared.controllers.len() {
                 let pause = backoff.next_pause().min(deadline.saturating_sub(clock.now()));
                 clock.sleep(pause).await;
             } else if alone {
@@ -339,31 +336,30 @@ impl Admin {
         F: Fn(AdminClient<Channel>) -> A,
         A: Future<Output = Result<Response<T>, Status>>,
     {
-        let again = |refusal, why| Answer::Again { refusal, why, sent: true };
+        let again = |failure, sent| Answer::Again { failure, sent };
         let admin = match self.client.shared.connections.admin(&address) {
             Ok(admin) => admin,
             Err(invalid) => {
-                let why = invalid.to_string();
-                return (address, Answer::Again { refusal: None, why, sent: false });
+                let failure = ControllerFailure::ConnectionLost { why: invalid.to_string() };
+                return (address, again(failure, false));
             }
         };
         let span = tracing::debug_span!("admin", controller = %address);
         let asking = ask(admin).instrument(span);
         let answer = match self.client.shared.host.clock.timeout(limit, asking).await {
-            Err(_) => again(None, "no answer in time".to_owned()),
+            Err(_) => again(ControllerFailure::Unanswered, true),
             Ok(Ok(response)) => Answer::Done(response.into_inner()),
-            Ok(Err(status)) => match ErrorDetail::from_status(&status).map(Refusal::new) {
-                None if status.code() == tonic::Code::Unimplemented => {
+            Ok(Err(status)) => match ControllerFailure::of_status(&status) {
+                ControllerFailure::Refused(refusal) if !passes(&refusal) => Answer::Final(refusal),
+                ControllerFailure::ConnectionLost { .. } if status.code() == tonic::Code::Unimplemented => {
                     let why = format!("the controller at {address} is older and does not know this call");
                     let detail = ErrorDetail::not_written(Reason::UnsupportedProtocol, why);
                     Answer::Final(Refusal::new(detail))
                 }
-                None => Answer::Again { refusal: None, why: why(&status), sent: !is_refused(&status) },
-                Some(refusal) if passes(&refusal) => {
-                    let text = refusal.to_string();
-                    again(Some(refusal), text)
+                failure => {
+                    let sent = failure != ControllerFailure::NotListening;
+                    again(failure, sent)
                 }
-                Some(refusal) => Answer::Final(refusal),
             },
         };
         (address, answer)

@@ -20,12 +20,17 @@ use crate::raw::RawProducer;
 /// A connection to a cluster: its metadata, kept up to date, and a channel to each node in use. Cheap to
 /// clone; everything made of it shares both. Connections close when the last clone is dropped.
 ///
-/// ```no_run
+/// ```
 /// use std::time::Duration;
 /// use plimsoll_client::Client;
 ///
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let client = Client::builder().controllers(["10.0.0.1:7001", "10.0.0.2:7001"]).build().await?;
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/cluster.rs"));
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// #     with_cluster(1, |cluster| example(cluster.controllers))
+/// # }
+/// # async fn example(controllers: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
+/// // Such as ["10.0.0.1:7001", "10.0.0.2:7001", "10.0.0.3:7001"].
+/// let client = Client::builder().controllers(controllers).build().await?;
 /// let led = client.wait_metadata(Duration::from_secs(5), |image| {
 ///     image.topic_by_name("flights").is_some_and(|topic| topic.partitions.iter().all(|p| p.leader != 0))
 /// });

@@ -59,17 +59,19 @@ mod retry;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod trace;
+mod words;
 
 pub use admin::Admin;
 pub use client::{Client, ClientBuilder};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerEvent, OnTrimmed, StartAt};
 pub use error::{AdminError, ConnectError, ConsumeError, LastCause, ProduceError, ProduceErrorKind};
+pub use error::{ControllerAttempt, ControllerFailure};
 pub use group::{Group, GroupBuilder, GroupConsumer, GroupError, GroupEvent, GroupRecord};
 pub use health::{ClusterHealth, HealthWatch, VolumeHealth};
 pub use node::{Node, NodeError};
 pub use producer::{
-    Acks, Delivered, Delivery, OnFull, Producer, ProducerBuilder, ProducerEvent, ProducerSink, ProducerStats,
-    partition_of_key,
+    AckMeaning, Acks, Delivered, Delivery, OnFull, Producer, ProducerBuilder, ProducerEvent, ProducerSink,
+    ProducerStats, partition_of_key,
 };
 pub use raw::{RawProducer, RawReport};
 pub use record::{ConsumedRecord, Record};
@@ -77,11 +79,21 @@ pub use refusal::{Outcome, Refusal};
 pub use retry::{RetryAdvice, Space};
 pub use trace::{InvalidTraceContext, TraceContext};
 
-pub use plimsoll_proto::batch::Compression;
-pub use plimsoll_proto::ids::{ClusterId, LeaderEpoch, Offset, PartitionId, SpuId, TopicId};
-pub use plimsoll_proto::image::MetadataImage;
-pub use plimsoll_proto::v1::{
-    ClusterEvent, ClusterStatusResponse, DescribeGroupResponse, DiskCause, DiskDetail, DiskLevel,
-    ErrorDetail, FlushPolicy, GroupInfo, OnPressure, Reason, TopicConfig, TopicInfo, VolumeFacts,
-    VolumeState,
+pub use words::cluster::{
+    Alert, ClusterEvent, ClusterStatusResponse, ControllerStatus, EventCount, MetadataImage, MetricsResponse,
+    SpuDuty, SpuInfo, SpuState, SpuStatus,
+};
+pub use words::disks::{
+    BorrowRequest, BorrowResponse, DiskCause, DiskDetail, DiskLevel, DrillRequest, DrillResponse,
+    PlanReclaimResponse, ReclaimOfLog, ReclaimReason, VolumeFacts, VolumeInfo, VolumeState,
+};
+pub use words::errors::{ErrorDetail, LeaderHint, OutOfSync, Reason};
+pub use words::groups::{CommittedOffset, DescribeGroupResponse, GroupInfo, GroupMember, TopicPartitions};
+pub use words::ids::{
+    ClusterId, Compression, ControllerId, Host, Invalid, LeaderEpoch, MetadataVersion, Offset, PartitionId,
+    SpuId, TopicId, VolumeId,
+};
+pub use words::topics::{
+    AlterTopicRequest, ElectLeaderResponse, ElectionCandidate, FlushPolicy, ListOffsetsResponse, MoveCause,
+    OnPressure, PartitionInfo, PartitionMove, Reassignment, ReplicaAssignment, TopicConfig, TopicInfo,
 };

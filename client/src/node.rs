@@ -18,11 +18,13 @@ use crate::refusal::Refusal;
 /// Made by [`Client::node`].
 ///
 /// ```no_run
-/// use plimsoll_client::{Client, SpuId};
+/// use plimsoll_client::{Client, PartitionId, SpuId};
 ///
-/// # async fn example(client: Client) {
-/// let node = client.node(SpuId(2));
-/// println!("{node:?}");
+/// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let topic_id = client.topic_id("flights").ok_or("no such topic")?;
+/// let ends = client.node(SpuId(2)).offsets(PartitionId { topic_id, index: 0 }).await?;
+/// println!("spu 2 has the records from {} to {}", ends.log_start, ends.log_end);
+/// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Debug)]

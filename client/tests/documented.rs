@@ -1,5 +1,6 @@
-//! Every public type of the SDK has an example in its documentation.
+//! Every public type of the SDK has an example in its documentation, and callers reach every one.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Sources of the crate, with their text.
@@ -15,28 +16,57 @@ fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
         .collect()
 }
 
-/// Names that a `pub use` of one of the crate's own modules lists.
+/// Names that a `pub use` lists, those of other crates of the workspace included.
 fn exported(library: &str) -> Vec<&str> {
     let uses = library.split("\npub use ").skip(1).filter_map(|rest| rest.split(';').next());
-    uses.filter(|listed| !listed.starts_with("plimsoll_proto"))
-        .flat_map(|listed| listed.split(|c: char| !c.is_alphanumeric()))
-        .filter(|word| word.starts_with(char::is_uppercase))
-        .collect()
+    let uses = uses.inspect(|listed| assert!(!listed.contains('*'), "{listed}: exports are listed by name"));
+    uses.flat_map(words).filter(|word| word.starts_with(char::is_uppercase)).collect()
 }
 
-/// The comment above the definition of a type, if it is in this source.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+}
+
+/// Whether the line defines the type, or exports it by itself from another crate of the workspace.
+fn introduces(line: &str, name: &str) -> bool {
+    let Some(rest) = line.strip_prefix("pub ") else { return false };
+    let defined = ["struct ", "enum ", "trait "].iter().find_map(|kind| rest.strip_prefix(kind));
+    match defined {
+        Some(rest) => words(rest).next() == Some(name),
+        None => {
+            let path = rest.strip_prefix("use plimsoll_").and_then(|path| path.strip_suffix(';'));
+            path.is_some_and(|path| !path.contains('{') && words(path).last() == Some(name))
+        }
+    }
+}
+
+/// The comment above the line that introduces a type, if this source does.
 fn comment<'a>(source: &'a str, name: &str) -> Option<Vec<&'a str>> {
     let lines: Vec<&str> = source.lines().collect();
-    let defines = |line: &&str| {
-        ["struct", "enum", "trait"].iter().any(|kind| {
-            let rest = line.strip_prefix("pub ").and_then(|rest| rest.strip_prefix(kind));
-            let rest = rest.map(str::trim_start).and_then(|rest| rest.strip_prefix(name));
-            rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
-        })
-    };
-    let at = lines.iter().position(defines)?;
-    let above = lines[..at].iter().rev().take_while(|line| !line.is_empty() && !line.starts_with('}'));
-    Some(above.copied().collect())
+    let at = lines.iter().position(|line| introduces(line, name))?;
+    let before = |line: &&&str| !line.is_empty() && !line.starts_with('}') && !line.starts_with("pub ");
+    Some(lines[..at].iter().rev().take_while(before).copied().collect())
+}
+
+/// What callers of a source read of it: functions, fields and variants, without bodies and tests.
+fn signatures(source: &str) -> String {
+    let code = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let starting = |kind| code.split(kind).skip(1);
+    let functions = ["pub fn ", "pub async fn ", "pub const fn "].into_iter().flat_map(starting);
+    let functions = functions.filter_map(|rest| rest.split('{').next());
+    let enums = starting("pub enum ").filter_map(|rest| rest.split("\n}").next());
+    let fields = code.lines().filter(|line| line.starts_with("    pub ") && line.ends_with(','));
+    functions.chain(enums).chain(fields).collect::<Vec<_>>().join("\n")
+}
+
+/// Types of other crates of the workspace that callers of a source meet.
+fn met(source: &str) -> BTreeSet<String> {
+    let uses = source.split("\nuse plimsoll_").skip(1).filter_map(|rest| rest.split(';').next());
+    let imported: BTreeSet<&str> = uses.flat_map(words).collect();
+    let signatures = signatures(source);
+    let qualified = signatures.split("v1::").skip(1).filter_map(|rest| words(rest).next());
+    let met = qualified.chain(words(&signatures).filter(|word| imported.contains(word)));
+    met.filter(|word| word.starts_with(char::is_uppercase)).map(str::to_owned).collect()
 }
 
 #[test]
@@ -48,16 +78,34 @@ fn every_public_type_has_an_example() {
     let mut names = exported(&library);
     names.extend(exported(&testkit));
     names.extend(["TestCluster", "TestClusterBuilder"]);
-    assert!(names.len() > 30, "the reader of the list lost its way: {names:?}");
+    for known in ["Producer", "TopicConfig", "TestServer"] {
+        assert!(names.contains(&known), "the reader of the list lost its way: {names:?}");
+    }
     let mut without = Vec::new();
     for name in names {
         let found = sources.iter().find_map(|(path, source)| Some((path, comment(source, name)?)));
-        let Some((path, comment)) = found else { panic!("{name} is exported and not defined") };
-        // A module may explain its main type at length.
-        let above = path.ends_with("testkit/mod.rs") && name == "TestCluster";
-        if !above && !comment.iter().any(|line| line.starts_with("/// ```")) {
+        let (above, shown) = found.map_or((false, false), |(path, comment)| {
+            // A module may explain its main type at length.
+            let above = path.ends_with("testkit/mod.rs") && name == "TestCluster";
+            (above, comment.iter().any(|line| line.starts_with("/// ```")))
+        });
+        if !above && !shown {
             without.push(name);
         }
     }
     assert!(without.is_empty(), "no example: {without:?}");
+}
+
+#[test]
+fn callers_need_no_other_crate_of_the_workspace() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let library = std::fs::read_to_string(root.join("lib.rs")).expect("text");
+    let exported = exported(&library);
+    let sources = sources(&root);
+    let met: BTreeSet<String> = sources.iter().flat_map(|(_, source)| met(source)).collect();
+    for known in ["AlterTopicRequest", "Host", "PartitionId"] {
+        assert!(met.contains(known), "the reader of signatures lost its way: {met:?}");
+    }
+    let missing: Vec<&String> = met.iter().filter(|name| !exported.contains(&name.as_str())).collect();
+    assert!(missing.is_empty(), "in public signatures and not exported: {missing:?}");
 }

@@ -14,6 +14,9 @@ use crate::plain::{self, Hammered, Target};
 use crate::rig::VolumeSpec;
 use crate::workload::LoadSpec;
 
+/// Many fit onto a disk.
+const SMALL_BYTES: usize = 128;
+
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("every-kind-of-producer", "a leader is full under every kind of producer", |run| {
@@ -35,7 +38,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "a disk fills; partitions on other nodes notice nothing",
             |run| Box::pin(unaffected(run)),
         )
-        .on(|| Topology { spus: vec![vec![VolumeSpec::of_bytes(96 << 20)]; 5], ..Topology::default() })
+        .on(|| Topology { spus: vec![vec![VolumeSpec::of_bytes(768 << 20)]; 5], ..Topology::default() })
         .without(&[(Bar::Detect, "see leader-full"), (Bar::Reroute, "see leader-full")]),
     ]
 }
@@ -127,6 +130,25 @@ async fn measure(run: &Run, load: usize, seconds: f64) -> (u64, u64, Duration) {
     (offered, acked, percentile(&latencies, 99).unwrap_or_default())
 }
 
+/// What these partitions acknowledge in a second when more is offered than they take.
+async fn sustains(run: &mut Run, partitions: &[u32]) -> anyhow::Result<u64> {
+    const TOO_MUCH_PER_S: u32 = 200_000;
+    let load = run.loads.len();
+    let spec = LoadSpec {
+        partitions: partitions.to_vec(),
+        ..LoadSpec::new("elsewhere", TOO_MUCH_PER_S, SMALL_BYTES)
+    };
+    run.load_of(spec).await?;
+    run.pause(1.0).await;
+    let (acked, from) = (run.loads[load].acked(), run.now());
+    run.pause(3.0).await;
+    let (more, took) = (run.loads[load].acked() - acked, run.now().saturating_sub(from));
+    run.loads[load].stop();
+    let ended = run.until(Duration::from_secs(20), |run| run.loads[load].finished()).await;
+    anyhow::ensure!(ended.is_some(), "the load does not end");
+    Ok(more * 1_000 / millis(took).max(1))
+}
+
 async fn unaffected(run: &mut Run) -> anyhow::Result<()> {
     run.flowing(3, 300, 512).await?;
     run.plain_topic("elsewhere", TopicConfig { partitions: 10, ..TopicConfig::default() }).await?;
@@ -140,14 +162,19 @@ async fn unaffected(run: &mut Run) -> anyhow::Result<()> {
         .map(|partition| partition.index)
         .collect();
     anyhow::ensure!(!without.is_empty(), "every partition has a replica on spu {spu}");
-    run.load_of(LoadSpec { partitions: without, ..LoadSpec::new("elsewhere", 500, 512) }).await?;
+    let sustained = sustains(run, &without).await?;
+    let rate = u32::try_from(sustained * 2 / 5).unwrap_or(u32::MAX).max(1);
+    run.figure("sustained_per_s", Some(sustained), None);
+    run.figure("offered_per_s", Some(rate.into()), None);
+    let load = run.loads.len();
+    run.load_of(LoadSpec { partitions: without, ..LoadSpec::new("elsewhere", rate, SMALL_BYTES) }).await?;
     run.pause(2.0).await;
-    let (_, _, before) = measure(run, 1, 5.0).await;
+    let (_, _, before) = measure(run, load, 5.0).await;
     let from = run.now();
     let disk = run.cluster.disk(spu).clone();
     let (filler, _) = run.fill(&disk).await?;
     run.until(Duration::from_secs(5), |run| !run.writable(spu)).await;
-    let (offered, acked, during) = measure(run, 1, 5.0).await;
+    let (offered, acked, during) = measure(run, load, 5.0).await;
     let missing = offered.saturating_sub(acked).saturating_mul(1_000) / offered.max(1);
     run.bar(Bar::Unaffected, Some(missing));
     // Below 10 ms a wake-up that waits for the processor is all that is measured.

@@ -36,15 +36,24 @@ pub use self::settings::{ConsumerEvent, OnTrimmed, StartAt};
 /// There is one level, *read committed*: nothing beyond the high watermark is ever delivered, which is the end of
 /// what every in-sync copy has. A record that was read can't disappear again as long as one of them stays intact.
 ///
-/// ```no_run
+/// ```
 /// use plimsoll_client::{Client, StartAt};
 ///
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/cluster.rs"));
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// #     with_cluster(1, |cluster| example(cluster.client))
+/// # }
 /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+/// # let producer = client.producer("flights").build().await?;
+/// # producer.send(plimsoll_client::Record::new("EWR-IAH")).await?.await?;
+/// # let mut read = 0;
 /// let mut consumer = client.consumer("flights").start(StartAt::Earliest).until_end().build().await?;
 /// while let Some(record) = consumer.next().await {
 ///     let record = record?;
 ///     println!("{}/{}: {:?}", record.partition, record.offset, record.value);
+/// #   read += 1;
 /// }
+/// # assert_eq!(read, 1);
 /// # Ok(())
 /// # }
 /// ```

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use plimsoll_proto::v1;
 
-use super::because;
+use super::{ControllerAttempt, LastCause, told};
 use crate::refusal::{Outcome, Refusal};
 use crate::retry::{PAUSE, RetryAdvice, Space};
 
@@ -24,23 +24,23 @@ pub enum AdminError {
     /// The controllers refused.
     #[error("{0}")]
     Refused(Refusal),
-    /// No controller could be reached, or none leads.
-    #[error("no leading controller answered: {}", attempts.join("; "))]
+    /// No controller answered.
+    #[error("no leading controller answered: {}", listed(attempts))]
     NoController {
         /// Whether the call had an effect.
         outcome: Outcome,
-        /// Each controller and why it is of no use.
-        attempts: Vec<String>,
+        /// Each controller that was asked, and why it was of no use.
+        attempts: Vec<ControllerAttempt>,
     },
-    /// The deadline passed.
-    #[error("timed out after {} ms ({outcome}){}", waited.as_millis(), because(last.as_ref()))]
+    /// The deadline passed; controllers have answered before.
+    #[error("timed out after {} ms ({outcome}){}", waited.as_millis(), told(last.as_ref()))]
     TimedOut {
         /// How long was waited.
         waited: Duration,
         /// Whether the call had an effect.
         outcome: Outcome,
-        /// The last thing a controller said.
-        last: Option<Refusal>,
+        /// What stood in the way last.
+        last: Option<LastCause>,
     },
     /// A controller answered something that is not of the protocol.
     #[error("malformed answer: {0}")]
@@ -57,8 +57,9 @@ impl AdminError {
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Refused(refusal) => Some(refusal),
-            Self::TimedOut { last, .. } => last.as_ref(),
-            Self::NoController { .. } | Self::Malformed(_) => None,
+            Self::TimedOut { last, .. } => last.as_ref().and_then(LastCause::refusal),
+            Self::NoController { attempts, .. } => attempts.iter().find_map(|a| a.failure.refusal()),
+            Self::Malformed(_) => None,
         }
     }
 
@@ -80,7 +81,7 @@ impl AdminError {
     pub fn retry_advice(&self) -> RetryAdvice {
         match self {
             Self::Refused(refusal) => refusal.retry_advice(),
-            Self::TimedOut { last: Some(last), .. } => last.retry_advice().after_deadline(),
+            Self::TimedOut { last: Some(last), .. } => last.retry_advice(),
             Self::NoController { .. } | Self::TimedOut { last: None, .. } => RetryAdvice::SameAfter(PAUSE),
             Self::Malformed(_) => RetryAdvice::Never,
         }
@@ -90,4 +91,8 @@ impl AdminError {
     pub fn is_retryable(&self) -> bool {
         self.retry_advice().is_retryable()
     }
+}
+
+fn listed(attempts: &[ControllerAttempt]) -> String {
+    attempts.iter().map(ControllerAttempt::to_string).collect::<Vec<_>>().join("; ")
 }

@@ -3,11 +3,12 @@
 use plimsoll_proto::ids::SpuId;
 use plimsoll_proto::v1::ErrorDetail;
 
+use super::ControllerAttempt;
 use crate::metadata::why;
 use crate::refusal::Refusal;
 use crate::retry::{PAUSE, RetryAdvice};
 
-/// What stood in the way of a record, or of a question to a storage node, when its deadline passed.
+/// What stood in the way of a record, or of a call, when its deadline passed.
 ///
 /// ```
 /// use plimsoll_client::{ErrorDetail, LastCause, Reason, Refusal};
@@ -38,6 +39,9 @@ pub enum LastCause {
         /// The storage node.
         spu: SpuId,
     },
+    /// There was no answer of the controller that was asked last.
+    #[error("controller {0}")]
+    Controller(ControllerAttempt),
     /// No controller gave a producer id.
     #[error("no controller gives a producer id")]
     NoProducerId,
@@ -48,6 +52,7 @@ impl LastCause {
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Refused(refusal) => Some(refusal),
+            Self::Controller(attempt) => attempt.failure.refusal(),
             Self::NoLeader | Self::ConnectionLost { .. } | Self::Unanswered { .. } | Self::NoProducerId => {
                 None
             }
@@ -62,10 +67,10 @@ impl LastCause {
         }
     }
 
-    pub(super) fn retry_advice(&self) -> RetryAdvice {
+    pub(crate) fn retry_advice(&self) -> RetryAdvice {
         match self {
             Self::Refused(refusal) => refusal.retry_advice().after_deadline(),
-            Self::NoLeader | Self::ConnectionLost { .. } | Self::Unanswered { .. } => {
+            Self::NoLeader | Self::ConnectionLost { .. } | Self::Unanswered { .. } | Self::Controller(_) => {
                 RetryAdvice::ElsewhereAfter(PAUSE)
             }
             Self::NoProducerId => RetryAdvice::SameAfter(PAUSE),

@@ -7,15 +7,16 @@
 
 mod admin;
 mod consume;
+mod controllers;
 mod last_cause;
 mod produce;
 
 use std::time::Duration;
 
-use crate::refusal::Refusal;
-
 pub use self::admin::AdminError;
 pub use self::consume::ConsumeError;
+pub(crate) use self::controllers::Hindrances;
+pub use self::controllers::{ControllerAttempt, ControllerFailure};
 pub use self::last_cause::LastCause;
 pub(crate) use self::last_cause::told;
 pub use self::produce::{ProduceError, ProduceErrorKind};
@@ -44,8 +45,4 @@ pub enum ConnectError {
         /// Each controller and why it is of no use.
         attempts: Vec<String>,
     },
-}
-
-fn because(last: Option<&Refusal>) -> String {
-    last.map(|refusal| format!("; last answer: {refusal}")).unwrap_or_default()
 }

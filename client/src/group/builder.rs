@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use plimsoll_proto::ids::PartitionId;
+use plimsoll_proto::ids::{Offset, PartitionId};
 
 use super::consumer::GroupConsumer;
 use super::error::GroupError;
 use super::member::{self, MemberSettings};
+use super::revoke::{CommitPolicy, OnRevoke};
 use super::{calls, partition_of};
 use crate::client::Client;
 use crate::consumer::{OnTrimmed, StartAt};
@@ -33,6 +34,7 @@ pub struct GroupBuilder {
     start: StartAt,
     on_trimmed: OnTrimmed,
     auto_commit: Option<Duration>,
+    on_revoke: Option<OnRevoke>,
     session: Duration,
     idle_max: Duration,
     name: String,
@@ -50,6 +52,7 @@ impl GroupBuilder {
             start: StartAt::Earliest,
             on_trimmed: OnTrimmed::Earliest,
             auto_commit: Some(Duration::from_secs(5)),
+            on_revoke: None,
             session: Duration::from_secs(10),
             idle_max: Duration::from_secs(300),
             name: String::new(),
@@ -74,6 +77,47 @@ impl GroupBuilder {
     /// a record that is processed before the next is asked for is never committed too early. Default 5 s.
     pub fn auto_commit(mut self, interval: Option<Duration>) -> Self {
         self.auto_commit = interval;
+        self
+    }
+
+    /// Is asked before partitions go to another member, and at [`GroupConsumer::close`]: it gets of each the offset
+    /// behind the last record that [`GroupConsumer::next`] has delivered, and answers with the offsets up to which the
+    /// records are dealt with. These are committed, whatever [`GroupBuilder::auto_commit`] says, and only then does
+    /// another member begin to read there. A partition that it leaves out is not committed; an offset beyond what was
+    /// delivered counts as that.
+    ///
+    /// It is asked within `next`, whose caller goes on to get records of the other partitions; until its future ends
+    /// nobody reads what goes. It is not asked about partitions that are lost ([`GroupEvent::Lost`]): they belong to
+    /// others already.
+    ///
+    /// Without one, what was delivered is committed, if this member commits by itself.
+    ///
+    /// ```no_run
+    /// use std::collections::BTreeMap;
+    /// use std::sync::{Arc, Mutex};
+    /// use plimsoll_client::{Client, Offset, PartitionId};
+    ///
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// // Filled in by those who deal with the records, perhaps later than `next` delivers them.
+    /// let dealt_with: Arc<Mutex<BTreeMap<PartitionId, Offset>>> = Arc::default();
+    /// let known = Arc::clone(&dealt_with);
+    /// let settings = client.group("billing").topics(["flights"]).auto_commit(None);
+    /// let member = settings.on_revoke(move |going| {
+    ///     let known = known.lock().expect("nobody panicked").clone();
+    ///     async move { known.into_iter().filter(|(partition, _)| going.contains_key(partition)).collect() }
+    /// });
+    /// # member.build().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// [`GroupEvent::Lost`]: crate::GroupEvent::Lost
+    pub fn on_revoke<F, A>(mut self, listener: F) -> Self
+    where
+        F: Fn(BTreeMap<PartitionId, Offset>) -> A + Send + Sync + 'static,
+        A: Future<Output = BTreeMap<PartitionId, Offset>> + Send + 'static,
+    {
+        self.on_revoke = Some(OnRevoke::new(listener));
         self
     }
 
@@ -150,7 +194,7 @@ impl GroupBuilder {
             consumers,
             membership,
             self.start,
-            self.auto_commit,
+            CommitPolicy { interval: self.auto_commit, on_revoke: self.on_revoke },
         ))
     }
 }

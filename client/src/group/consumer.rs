@@ -1,6 +1,7 @@
 //! A member of a group as a stream of records.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,6 +16,7 @@ use tokio::sync::broadcast;
 use super::calls::{self, Committer, Offsets};
 use super::error::GroupError;
 use super::member::{Membership, Owned};
+use super::revoke::CommitPolicy;
 use super::step::{self, Step, StepDone};
 use crate::client::Client;
 use crate::consumer::{Consumer, StartAt};
@@ -59,18 +61,21 @@ pub struct GroupRecord {
 pub enum GroupEvent {
     /// It reads these now, from their committed offsets or by the start policy.
     Assigned(BTreeSet<PartitionId>),
-    /// It gave these up; what it had delivered was committed first, if it commits by itself.
+    /// It gave these up; what it had delivered was committed first, if it commits by itself or
+    /// [`on_revoke`](super::GroupBuilder::on_revoke) said so.
     Revoked(BTreeSet<PartitionId>),
     /// These belong to others already: what was not committed is read again there.
     Lost(BTreeSet<PartitionId>),
-    /// A commit by itself failed; it is tried again.
+    /// A commit by itself failed. The next one includes it, except for partitions that were given up: who has them now
+    /// reads again from the commit before.
     CommitFailed(GroupError),
 }
 
 /// A member of a group: a [`Stream`] of the records of the partitions that it was given.
 ///
 /// Partitions come and go with the other members. One that is given up is committed first, with
-/// [`auto_commit`](super::GroupBuilder::auto_commit); a listener learns of it by [`GroupConsumer::events`].
+/// [`auto_commit`](super::GroupBuilder::auto_commit) as far as it was delivered, with
+/// [`on_revoke`](super::GroupBuilder::on_revoke) as far as that says; [`GroupConsumer::events`] tells afterwards.
 ///
 /// [`GroupConsumer::next`] is cancel safe: no record is lost when its future is dropped, and what was under way with
 /// the coordinator goes on with the next call. Dropping the consumer leaves the group without a last commit;
@@ -95,7 +100,7 @@ pub struct GroupConsumer {
     consumers: BTreeMap<TopicId, (Arc<str>, Consumer)>,
     membership: Membership,
     start: StartAt,
-    auto_commit: Option<Duration>,
+    commit_policy: CommitPolicy,
     owned: BTreeSet<PartitionId>,
     /// Loss of membership that is known.
     lost: u64,
@@ -132,7 +137,7 @@ impl GroupConsumer {
         consumers: BTreeMap<TopicId, (Arc<str>, Consumer)>,
         membership: Membership,
         start: StartAt,
-        auto_commit: Option<Duration>,
+        commit_policy: CommitPolicy,
     ) -> Self {
         Self {
             client,
@@ -141,7 +146,7 @@ impl GroupConsumer {
             consumers,
             membership,
             start,
-            auto_commit,
+            commit_policy,
             owned: BTreeSet::new(),
             lost: 0,
             epochs: BTreeMap::new(),
@@ -235,13 +240,13 @@ impl GroupConsumer {
         Ok(lag)
     }
 
-    /// Commits what was delivered, if this member commits by itself, and leaves the group: others have its partitions
-    /// at once.
+    /// Commits as when partitions are given up, and leaves the group: others have its partitions at once.
     ///
     /// # Errors
     /// What became of the commit; it has left in any case.
     pub async fn close(mut self) -> Result<(), GroupError> {
-        let committed = if self.auto_commit.is_some() { self.commit().await } else { Ok(()) };
+        let offsets = self.dealt_with(&self.owned).await;
+        let committed = self.commit_these(offsets).await;
         self.membership.owned.send_modify(|owned| owned.leaves = true);
         let left = self.membership.lane.finished();
         // Without an answer the session ends by itself.
@@ -253,14 +258,29 @@ impl GroupConsumer {
         self.consumers.get(&partition.topic_id)?.1.position(partition.index)
     }
 
-    /// Where each of these partitions stands, where that is known and not committed yet.
-    fn positions(&self, partitions: &BTreeSet<PartitionId>) -> Offsets {
+    /// Where each of these partitions stands, where that is known.
+    fn delivered(&self, partitions: &BTreeSet<PartitionId>) -> Offsets {
         let position = |partition: &PartitionId| {
-            let offset = self.position(partition)?.get();
             let epoch = self.epochs.get(partition).copied().unwrap_or(0);
-            (self.committed.get(partition) != Some(&offset)).then_some((*partition, (offset, epoch)))
+            Some((*partition, (self.position(partition)?.get(), epoch)))
         };
         partitions.iter().filter_map(position).collect()
+    }
+
+    /// As [`Self::delivered`], of those that are not committed yet.
+    fn positions(&self, partitions: &BTreeSet<PartitionId>) -> Offsets {
+        let mut positions = self.delivered(partitions);
+        positions.retain(|partition, (offset, _)| self.committed.get(partition) != Some(offset));
+        positions
+    }
+
+    /// What to commit of partitions that go.
+    fn dealt_with(&self, partitions: &BTreeSet<PartitionId>) -> BoxFuture<'static, Offsets> {
+        match &self.commit_policy {
+            CommitPolicy { on_revoke: Some(listener), .. } => listener.ask(self.delivered(partitions)),
+            CommitPolicy { interval: Some(_), .. } => ready(self.positions(partitions)).boxed(),
+            CommitPolicy { interval: None, .. } => ready(Offsets::new()).boxed(),
+        }
     }
 
     fn note_committed(&mut self, offsets: &Offsets) {
@@ -330,7 +350,7 @@ impl GroupConsumer {
         }
         let gone: BTreeSet<PartitionId> = self.owned.difference(&told.assigned).copied().collect();
         if !gone.is_empty() {
-            let offsets = if self.auto_commit.is_some() { self.positions(&gone) } else { Offsets::new() };
+            let offsets = self.dealt_with(&gone);
             for partition in &gone {
                 self.stop(partition);
                 self.owned.remove(partition);
@@ -424,10 +444,11 @@ impl GroupConsumer {
                 Err(error) => self.tell(GroupEvent::CommitFailed(error)),
             }
         }
-        let Some(interval) = self.auto_commit else { return };
+        let Some(interval) = self.commit_policy.interval else { return };
         let clock = self.client.shared.host.clock.clone();
         let due = self.commit_due.get_or_insert_with(|| Box::pin(async move { clock.sleep(interval).await }));
-        if due.poll_unpin(context).is_pending() || self.committing.is_some() || self.step.is_some() {
+        // A timer that has struck is not asked again: it waits for what is under way, whose end comes here again.
+        if self.committing.is_some() || self.step.is_some() || due.poll_unpin(context).is_pending() {
             return;
         }
         self.commit_due = None;

@@ -6,6 +6,7 @@ use plimsoll_proto::v1;
 
 use crate::error::{AdminError, ConsumeError, LastCause, told};
 use crate::refusal::{Outcome, Refusal};
+use crate::retry::{PAUSE, RetryAdvice, Space};
 
 /// Why a call about a consumer group failed, or a member of one ended.
 ///
@@ -80,14 +81,56 @@ impl GroupError {
         }
     }
 
+    /// The three numbers of a full disk, when that is why.
+    pub fn space(&self) -> Option<Space> {
+        self.refusal().and_then(Refusal::space)
+    }
+
+    /// What helps. With [`Outcome::Unknown`] the call may have had its effect already.
+    pub fn retry_advice(&self) -> RetryAdvice {
+        match self {
+            Self::Refused(refusal) => refusal.retry_advice(),
+            Self::Lost(_) => RetryAdvice::Never,
+            Self::TimedOut { last, .. } => {
+                last.as_ref().map_or(RetryAdvice::SameAfter(PAUSE), LastCause::retry_advice)
+            }
+            Self::Consume { error, .. } => error.retry_advice(),
+            Self::Admin(error) => error.retry_advice(),
+        }
+    }
+
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Refused(refusal) => refusal.retry_advice().is_retryable(),
-            Self::Lost(_) => false,
-            Self::TimedOut { .. } => true,
-            Self::Consume { error, .. } => error.retry_advice().is_retryable(),
-            Self::Admin(error) => error.retry_advice().is_retryable(),
+        self.retry_advice().is_retryable()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_proto::ids::SpuId;
+    use plimsoll_proto::v1::{DiskDetail, ErrorDetail, Reason};
+
+    use super::*;
+
+    #[test]
+    fn it_tells_the_space_and_what_helps() {
+        let disk = DiskDetail { free_bytes: 5, needed_bytes: 70, capacity_bytes: 1000, ..Default::default() };
+        let full = Refusal::new(ErrorDetail::not_written(Reason::DiskFull, "no room").on_disk(disk));
+        let deadline =
+            |last| GroupError::TimedOut { waited: Duration::ZERO, outcome: Outcome::NotWritten, last };
+        let elsewhere = RetryAdvice::ElsewhereAfter(PAUSE);
+        for (error, space, advice) in [
+            (GroupError::Refused(full.clone()), full.space(), elsewhere),
+            (GroupError::Lost(full.clone()), full.space(), RetryAdvice::Never),
+            (deadline(Some(LastCause::Refused(full.clone()))), full.space(), elsewhere),
+            (deadline(Some(LastCause::Unanswered { spu: SpuId(1) })), None, elsewhere),
+            (deadline(None), None, RetryAdvice::SameAfter(PAUSE)),
+            (GroupError::Admin(AdminError::Refused(full.clone())), full.space(), elsewhere),
+            (GroupError::Admin(AdminError::Malformed(String::new())), None, RetryAdvice::Never),
+        ] {
+            assert_eq!((error.space(), error.retry_advice()), (space, advice), "{error:?}");
+            assert_eq!(error.is_retryable(), advice != RetryAdvice::Never);
         }
+        assert_eq!(full.space().map(|space| space.needed_bytes), Some(70));
     }
 }

@@ -8,6 +8,7 @@ mod calls;
 mod consumer;
 mod error;
 mod member;
+mod revoke;
 mod step;
 
 use std::collections::BTreeMap;

@@ -20,12 +20,13 @@ pub(super) enum StepDone {
     Found { partitions: Vec<PartitionId>, offsets: Result<BTreeMap<PartitionId, u64>, GroupError> },
 }
 
+/// Commits what is dealt with of partitions that go, as soon as `offsets` tells, behind the commit `before`.
 pub(super) fn give_up(
     client: Client,
     group: String,
     by: Committer,
     partitions: BTreeSet<PartitionId>,
-    offsets: Offsets,
+    offsets: BoxFuture<'static, Offsets>,
     before: Option<BoxFuture<'static, Result<(), GroupError>>>,
 ) -> Step {
     Box::pin(async move {
@@ -33,6 +34,7 @@ pub(super) fn give_up(
             // An older commit must not come after this one.
             let _superseded = before.await;
         }
+        let offsets = offsets.await;
         let committed =
             if offsets.is_empty() { Ok(()) } else { calls::commit(client, group, by, offsets).await };
         StepDone::GaveUp { partitions, committed }

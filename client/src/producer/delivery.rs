@@ -10,15 +10,18 @@ use bytes::Bytes;
 use plimsoll_proto::batch::{self, Limits};
 use plimsoll_proto::ids::Offset;
 
+use super::meaning::AckMeaning;
+use super::window::Ack;
 use crate::error::{ProduceError, ProduceErrorKind};
 use crate::record::Record;
 
 /// Where an acknowledged record is.
 ///
 /// ```
-/// use plimsoll_client::{Delivered, Offset};
+/// use plimsoll_client::{AckMeaning, Delivered, Offset};
 ///
-/// let delivered = Delivered { partition: 2, offset: Offset::new(41).ok(), duplicate: false };
+/// let meaning = AckMeaning::Replicated(3);
+/// let delivered = Delivered { partition: 2, offset: Offset::new(41).ok(), duplicate: false, meaning };
 /// assert_eq!(delivered.offset.map(Offset::get), Some(41));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,17 +32,49 @@ pub struct Delivered {
     pub offset: Option<Offset>,
     /// An earlier attempt had written it already; it is there once.
     pub duplicate: bool,
+    /// What the acknowledgement means.
+    pub meaning: AckMeaning,
 }
 
 /// Resolves when the record is acknowledged, or can't be any more. Dropping it takes nothing back. Takes 16 bytes.
 ///
-/// ```no_run
-/// use plimsoll_client::{Producer, Record};
+/// ```
+/// use plimsoll_client::{Client, Record};
 ///
-/// # async fn example(producer: Producer) -> Result<(), Box<dyn std::error::Error>> {
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/cluster.rs"));
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// #     with_cluster(1, |cluster| example(cluster.client))
+/// # }
+/// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let producer = client.producer("flights").build().await?;
 /// let first = producer.send(Record::new("EWR-IAH")).await?;
 /// let second = producer.send(Record::new("LGA-IAH")).await?; // does not wait for the first
 /// futures::future::try_join(first, second).await?; // both are safe
+/// # assert_eq!(producer.stats().acked_records, 2);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The compiler tells of one that is forgotten:
+///
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// use plimsoll_client::{ProduceError, Producer, Record};
+///
+/// # async fn example(producer: Producer) -> Result<(), ProduceError> {
+/// producer.send(Record::new("EWR-IAH")).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// And takes one that is dropped on purpose:
+///
+/// ```
+/// #![deny(unused_must_use)]
+/// use plimsoll_client::{ProduceError, Producer, Record};
+///
+/// # async fn example(producer: Producer) -> Result<(), ProduceError> {
+/// drop(producer.send(Record::new("EWR-IAH")).await?);
 /// # Ok(())
 /// # }
 /// ```
@@ -62,10 +97,7 @@ pub(crate) struct Completion {
 enum State {
     /// Who waits, by record.
     Pending(BTreeMap<u32, Waker>),
-    Acked {
-        base_offset: Option<Offset>,
-        duplicate: bool,
-    },
+    Acked(Ack),
     /// With the encoded batch if there is one, to give records back from.
     Failed {
         kind: ProduceErrorKind,
@@ -98,9 +130,10 @@ impl Future for Delivery {
                     .or_insert_with(|| context.waker().clone());
                 Poll::Pending
             }
-            State::Acked { base_offset, duplicate } => {
-                let offset = base_offset.and_then(|base| base.checked_add(u64::from(self.index)));
-                Poll::Ready(Ok(Delivered { partition, offset, duplicate: *duplicate }))
+            State::Acked(ack) => {
+                let offset = ack.base_offset.and_then(|base| base.checked_add(u64::from(self.index)));
+                let (duplicate, meaning) = (ack.duplicate, ack.meaning);
+                Poll::Ready(Ok(Delivered { partition, offset, duplicate, meaning }))
             }
             State::Failed { kind, batch } => {
                 let (kind, batch) = (kind.clone(), batch.clone());
@@ -119,8 +152,8 @@ impl Completion {
         Arc::new(Self { partition, state: Mutex::new(State::Pending(BTreeMap::new())) })
     }
 
-    pub(crate) fn acked(&self, base_offset: Option<Offset>, duplicate: bool) {
-        self.resolve(State::Acked { base_offset, duplicate });
+    pub(crate) fn acked(&self, ack: Ack) {
+        self.resolve(State::Acked(ack));
     }
 
     pub(crate) fn failed(&self, kind: ProduceErrorKind, batch: Option<Bytes>) {
@@ -157,17 +190,29 @@ fn record_at(batch: &Bytes, index: u32, partition: u32) -> Option<Record> {
 #[cfg(test)]
 mod tests {
     use plimsoll_proto::batch::{BatchBuilder, Compression, NewRecord};
+    use plimsoll_proto::ids::{LeaderEpoch, SpuId};
 
     use super::*;
+
+    fn ack(base_offset: Option<Offset>) -> Ack {
+        Ack {
+            spu: SpuId(1),
+            leader_epoch: LeaderEpoch(1),
+            base_offset,
+            duplicate: false,
+            meaning: AckMeaning::Synced(3),
+        }
+    }
 
     #[tokio::test]
     async fn each_record_of_a_batch_gets_its_offset() {
         let completion = Completion::new(4);
         let deliveries = [0, 1, 2].map(|index| Delivery::new(Arc::clone(&completion), index));
-        completion.acked(Offset::new(10).ok(), false);
+        completion.acked(ack(Offset::new(10).ok()));
         for (delivery, offset) in deliveries.into_iter().zip(10u64..) {
             let delivered = delivery.await.expect("the batch was acknowledged");
             assert_eq!((delivered.partition, delivered.offset), (4, Offset::new(offset).ok()));
+            assert_eq!(delivered.meaning, AckMeaning::Synced(3));
         }
     }
 
@@ -183,7 +228,7 @@ mod tests {
         let delivery = Delivery::new(Arc::clone(&completion), 1);
         completion.failed(ProduceErrorKind::Closed, Some(batch));
         // What came first counts.
-        completion.acked(None, false);
+        completion.acked(ack(None));
         let error = delivery.await.expect_err("the batch failed");
         assert_eq!(error.into_record(), Some(Record::new("b").timestamp_ms(7).partition(0)));
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use plimsoll_proto::ids::{LeaderEpoch, Offset, SpuId};
 
+use super::meaning::AckMeaning;
 use crate::refusal::Refusal;
 
 /// Something that happened to a producer; see [`Producer::events`](crate::Producer::events).
@@ -71,6 +72,8 @@ pub enum ProducerEvent {
         records: u32,
         /// The batch was there already.
         duplicate: bool,
+        /// Who has it.
+        meaning: AckMeaning,
     },
     /// The connection of a partition broke; it is opened again.
     ConnectionLost {

@@ -8,6 +8,7 @@ mod delivery;
 mod event;
 mod growing;
 mod held;
+mod meaning;
 mod partitioner;
 mod settings;
 mod sink;
@@ -33,6 +34,7 @@ use crate::trace::TRACEPARENT;
 pub use self::builder::ProducerBuilder;
 pub use self::delivery::{Delivered, Delivery};
 pub use self::event::{ProducerEvent, ProducerStats};
+pub use self::meaning::AckMeaning;
 pub use self::partitioner::partition_of_key;
 pub use self::settings::{Acks, OnFull};
 pub use self::sink::ProducerSink;
@@ -48,14 +50,19 @@ pub(crate) use self::turns::Turns;
 /// Partitions that the topic gets later are used as soon as the metadata tell of them. Records with a key may go to
 /// another partition from then on: their order holds within each partition only.
 ///
-/// ```no_run
+/// ```
 /// use plimsoll_client::{Client, Record};
 ///
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/cluster.rs"));
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// #     with_cluster(1, |cluster| example(cluster.client))
+/// # }
 /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
 /// let producer = client.producer("flights").build().await?;
 /// let delivery = producer.send(Record::new("EWR-IAH").key("N14228")).await?; // in a batch
 /// println!("{:?}", delivery.await?.offset); // acknowledged
 /// producer.close().await;
+/// # assert_eq!(producer.stats().acked_records, 1);
 /// # Ok(())
 /// # }
 /// ```

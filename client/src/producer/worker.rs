@@ -15,6 +15,7 @@ use super::connection::{Connection, Incoming, Lost};
 use super::core::{Core, PartitionQueue, count};
 use super::event::ProducerEvent;
 use super::held::{Held, Payload, hold};
+use super::meaning::AckMeaning;
 use super::settings::OnFull;
 use super::turns::Turn;
 use super::window::{Ack, BatchNo, Command, NO_ROOM_PAUSE, Route, Target, Window, WindowSettings};
@@ -211,6 +212,7 @@ impl Worker {
                     leader_epoch: LeaderEpoch(answer.leader_epoch),
                     base_offset: Offset::new(ack.base_offset).ok().filter(|_| stored),
                     duplicate: ack.duplicate,
+                    meaning: AckMeaning::of(&ack),
                 };
                 self.window.acked(answer.request_id, ack, now, &mut self.commands);
             }
@@ -249,9 +251,7 @@ impl Worker {
                     Command::Send { batch, request, connection, target, stamp } => {
                         self.send(batch, request, connection, &target, stamp);
                     }
-                    Command::Acked { batch, base_offset, duplicate } => {
-                        self.acked(batch, base_offset, duplicate)
-                    }
+                    Command::Acked { batch, ack } => self.acked(batch, ack),
                     Command::Failed { batch, kind } => self.failed(batch, kind),
                     Command::AskTurn => self.ask_turn(),
                     Command::Opened => self.turn.open(),
@@ -341,16 +341,16 @@ impl Worker {
         Ok(Connection::open(&shared.host.tasks, client, number, in_flight_max, self.incoming_sender.clone()))
     }
 
-    fn acked(&mut self, batch: BatchNo, base_offset: Option<Offset>, duplicate: bool) {
+    fn acked(&mut self, batch: BatchNo, ack: Ack) {
         let Some(held) = self.held.remove(&batch) else { return };
         let counters = &self.core.counters;
         count(&counters.acked_records, u64::from(held.records));
         count(&counters.acked_batches, 1);
-        count(&counters.duplicate_batches, u64::from(duplicate));
+        count(&counters.duplicate_batches, u64::from(ack.duplicate));
         if let Payload::Encoded { bytes, .. } = &held.payload {
             count(&counters.acked_bytes, u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         }
-        held.completion.acked(base_offset, duplicate);
+        held.completion.acked(ack);
     }
 
     fn failed(&mut self, batch: BatchNo, kind: ProduceErrorKind) {

@@ -1,11 +1,13 @@
 //! The SDK against clusters of real processes.
 
 mod consuming;
+mod deadlines;
 mod dual_stack;
 mod examples;
 mod full_disks;
 mod producing;
 mod servers;
+mod spans;
 
 use std::time::Duration;
 
@@ -17,9 +19,15 @@ use plimsoll_host::Host;
 const LIMIT: Duration = Duration::from_secs(30);
 const TOPIC: &str = "flights";
 
-/// A cluster with a topic, every partition led. `None`, said aloud, where there is no binary.
+/// A cluster with a topic, every partition led, with a copy on each node. `None`, said aloud, where there is no binary.
 async fn cluster(spus: u32, partitions: u32) -> Option<(TestCluster, Client)> {
-    let cluster = match TestCluster::builder().spus(spus).start().await {
+    cluster_with(1, spus, TopicConfig { partitions, replicas: spus, min_in_sync: 1, ..Default::default() })
+        .await
+}
+
+/// The same with a topic as it is told.
+async fn cluster_with(controllers: u32, spus: u32, config: TopicConfig) -> Option<(TestCluster, Client)> {
+    let cluster = match TestCluster::builder().controllers(controllers).spus(spus).start().await {
         Ok(cluster) => cluster,
         Err(error @ TestkitError::NoBinary) => {
             println!("SKIPPED {}: {error}", std::thread::current().name().unwrap_or_default());
@@ -28,7 +36,6 @@ async fn cluster(spus: u32, partitions: u32) -> Option<(TestCluster, Client)> {
         Err(error) => panic!("{error}"),
     };
     let client = cluster.client().clone();
-    let config = TopicConfig { partitions, replicas: spus, min_in_sync: 1, ..Default::default() };
     client.admin().create_topic(TOPIC, config).await.expect("a topic");
     assert!(all_led(&client).await, "every partition has a leader");
     Some((cluster, client))

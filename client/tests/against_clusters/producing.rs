@@ -1,7 +1,10 @@
 use futures::{SinkExt, StreamExt, stream};
-use plimsoll_client::{ProduceErrorKind, Record, StartAt, TraceContext, partition_of_key};
+use plimsoll_client::{
+    AckMeaning, Acks, FlushPolicy, ProduceErrorKind, Record, StartAt, TopicConfig, TraceContext,
+    partition_of_key,
+};
 
-use super::{TOPIC, cluster, next};
+use super::{LIMIT, TOPIC, cluster, cluster_with, next};
 
 #[tokio::test]
 async fn a_stream_is_forwarded_into_a_sink_and_all_of_it_is_safe() {
@@ -100,4 +103,33 @@ async fn flush_does_not_wait_for_company_and_close_leaves_nothing() {
         (next(&mut consumer).await, next(&mut consumer).await),
         ("first".to_owned(), "second".to_owned())
     );
+}
+
+#[tokio::test]
+async fn an_acknowledgement_says_what_it_means() {
+    for (flush, all) in
+        [(FlushPolicy::Os, AckMeaning::Replicated(3)), (FlushPolicy::Ack, AckMeaning::Synced(3))]
+    {
+        let config = TopicConfig {
+            partitions: 1,
+            replicas: 3,
+            min_in_sync: 2,
+            flush: flush.into(),
+            ..Default::default()
+        };
+        let Some((_cluster, client)) = cluster_with(1, 3, config).await else { return };
+        let in_sync = client.wait_metadata(LIMIT, |image| {
+            image.topic_by_name(TOPIC).is_some_and(|topic| topic.partitions[0].in_sync.len() == 3)
+        });
+        assert!(in_sync.await, "all copies are in sync");
+        for (acks, meaning) in
+            [(Acks::All, all), (Acks::Leader, AckMeaning::Leader), (Acks::None, AckMeaning::Sent)]
+        {
+            let producer =
+                client.producer(TOPIC).acks(acks).idempotent(acks == Acks::All).build().await.expect("built");
+            let delivered =
+                producer.send(Record::new("x")).await.expect("accepted").await.expect("acknowledged");
+            assert_eq!(delivered.meaning, meaning, "{flush:?} {acks:?}");
+        }
+    }
 }

@@ -97,8 +97,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nothing_that_answers_ends_after_three_seconds() {
+        let clock = crate::Clock::real();
+        let began = clock.now();
         let result = in_time(race(vec![v4(1), v6(1)], |_| std::future::pending::<io::Result<()>>())).await;
         assert_eq!(result.expect_err("nobody answers").kind(), io::ErrorKind::TimedOut);
+        let waited = clock.now().saturating_sub(began);
+        assert!(waited >= Duration::from_secs(3) && waited < Duration::from_millis(3_100), "{waited:?}");
         let none = race(Vec::new(), |_| std::future::pending::<io::Result<()>>()).await;
         assert_eq!(none.expect_err("no address").kind(), io::ErrorKind::NotFound);
     }

@@ -101,10 +101,13 @@ mod tests {
 
     use futures::StreamExt as _;
     use futures::stream::FuturesUnordered;
+    use plimsoll_proto::v1::ListTopicsRequest;
+    use plimsoll_proto::v1::admin_client::AdminClient;
     use tokio::net::TcpSocket;
 
     use super::*;
-    use crate::Clock;
+    use crate::net::{ChannelOptions, Network};
+    use crate::{Clock, Tasks};
 
     /// An address that leads nowhere: its accept queue is full, so the kernel drops every further SYN, as a router
     /// without a way does.
@@ -175,5 +178,71 @@ mod tests {
         }
         assert!(real.v6_first("0"), "forgotten");
         assert!(!real.v6_first(&FAMILIES_MAX.to_string()));
+    }
+
+    /// Set in the process that has an `/etc/hosts` of its own.
+    const INSIDE: &str = "PLIMSOLL_TEST_MOVING_NAME";
+    const MOVING: &str = "net::real::tests::a_name_that_moved_is_found_when_the_connection_is_lost";
+    const NAME: &str = "plimsoll-moving.test";
+
+    /// Runs a line of shell with the name and this address as `$0` and `$1`.
+    fn name_is_at(address: &str) {
+        let line = r#"printf '127.0.0.1 localhost\n%s %s\n' "$1" "$0" > /etc/hosts"#;
+        let done = std::process::Command::new("sh").args(["-c", line, NAME, address]).status();
+        assert!(done.expect("a shell").success());
+    }
+
+    /// Runs the test of the moving name again where `/etc/hosts` is a file that nobody else sees; `None` where that
+    /// can't be.
+    fn again_with_own_hosts() -> Option<std::process::Output> {
+        use std::process::Command;
+        let probe = Command::new("unshare").args(["-m", "true"]).output();
+        if !probe.is_ok_and(|probe| probe.status.success()) {
+            return None;
+        }
+        let line =
+            r#"f=$(mktemp) && mount --bind "$f" /etc/hosts && rm "$f" && exec "$0" --exact --nocapture "$1""#;
+        let program = std::env::current_exe().expect("the path of this program");
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", line]).arg(program).arg(MOVING).env(INSIDE, "1");
+        Some(command.output().expect("unshare runs"))
+    }
+
+    #[tokio::test]
+    async fn a_name_that_moved_is_found_when_the_connection_is_lost() {
+        if std::env::var_os(INSIDE).is_none() {
+            let Some(output) = again_with_own_hosts() else {
+                println!("SKIPPED a_name_that_moved: no mount namespace (needs root)");
+                return;
+            };
+            let said = String::from_utf8_lossy(&output.stdout);
+            let ran = output.status.success() && said.contains("1 passed");
+            assert!(ran, "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+            return;
+        }
+        name_is_at("127.0.0.1");
+        let network = Network::real();
+        let first = network.bind("127.0.0.1:0").await.expect("a free port");
+        let port = first.local_addr().expect("bound").port();
+        let second = network.bind(&format!("127.0.0.2:{port}")).await.expect("the same port");
+        let authority = format!("{NAME}:{port}");
+        let channel = network.channel(&authority, &ChannelOptions::default()).expect("an authority");
+        let mut admin = AdminClient::new(channel);
+        // Whoever is reached never answers: a call ends when its connection is closed, and the next one dials.
+        let _calls = Tasks::threads().spawn("calls", async move {
+            loop {
+                drop(admin.list_topics(ListTopicsRequest {}).await);
+                tokio::task::yield_now().await;
+            }
+        });
+        let (mut first, mut second) = (first.into_incoming(), second.into_incoming());
+        let before = Clock::real().timeout(Duration::from_secs(30), first.next()).await;
+        let before = before.expect("in time").expect("it never ends").expect("accepted");
+        name_is_at("127.0.0.2");
+        drop(before);
+        Clock::real()
+            .timeout(Duration::from_secs(30), second.next())
+            .await
+            .expect("the new address is dialled");
     }
 }

@@ -117,7 +117,47 @@ impl tower::Service<http::Uri> for Connector {
 
 #[cfg(test)]
 mod tests {
+    use plimsoll_proto::v1::ListTopicsRequest;
+    use plimsoll_proto::v1::admin_client::AdminClient;
+    use tokio::io::DuplexStream;
+    use tokio::sync::mpsc;
+
     use super::*;
+    use crate::net::{Accept, NetFuture};
+
+    /// A network whose every peer takes what it is sent, up to 64 KiB, and says nothing.
+    #[derive(Debug)]
+    struct Silent {
+        /// The other ends: dropped, they would close the connections.
+        peers: mpsc::Sender<DuplexStream>,
+    }
+
+    impl Provider for Silent {
+        fn connect(&self, _host: String, _port: u16) -> NetFuture<io::Result<Io>> {
+            let (near, far) = tokio::io::duplex(64 << 10);
+            let kept = self.peers.try_send(far).map_err(io::Error::other);
+            Box::pin(async move { kept.map(|()| Io::new(near, None)) })
+        }
+
+        fn bind(&self, _address: String) -> NetFuture<io::Result<Box<dyn Accept>>> {
+            Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_falls_silent_is_lost_after_six_seconds() {
+        let (sender, mut peers) = mpsc::channel(1);
+        let silent = Arc::new(Silent { peers: sender });
+        let channel = channel(silent, "node:1", &ChannelOptions::default()).expect("an authority");
+        let clock = crate::Clock::real();
+        let began = clock.now();
+        // Its own limit is far beyond; only pings without an answer can end it.
+        let call = async move { AdminClient::new(channel).list_topics(ListTopicsRequest {}).await };
+        let ended = clock.timeout(Duration::from_secs(600), call).await.expect("the stream is ended");
+        let waited = clock.now().saturating_sub(began);
+        assert!(ended.is_err() && peers.try_recv().is_ok(), "it was connected: {ended:?}");
+        assert!(waited >= Duration::from_secs(5) && waited < Duration::from_millis(6_500), "{waited:?}");
+    }
 
     #[test]
     fn authorities() {

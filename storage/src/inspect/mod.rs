@@ -5,6 +5,7 @@
 //!
 //! Start at [`find_logs`], then [`LogFiles::walk`] or [`LogFiles::verify`].
 
+mod area;
 mod expect;
 mod verify;
 mod walk;
@@ -14,8 +15,9 @@ use plimsoll_proto::ids::{Offset, PartitionId};
 pub use verify::{Finding, FindingKind, Verified};
 pub use walk::{BadBytes, Seen, SeenBatch, SeenSegment};
 
-use crate::fs::{DirEntry, Disk, DiskError};
+use crate::fs::{Disk, DiskError};
 use crate::log::{CHECKPOINT_MAGIC, Checkpoint, SlotFile};
+use crate::offsets::is_area;
 use crate::recovery::{CHECKPOINT_NAME, PARTITIONS_DIR};
 use crate::segment::{FileKind, parse_name};
 
@@ -31,6 +33,8 @@ pub struct LogFiles {
     pub dir: String,
     /// Base offsets of the segments, ascending.
     pub base_offsets: Vec<Offset>,
+    /// Offsets of consumer groups: a ring instead of segments.
+    pub is_area: bool,
 }
 
 /// Finds logs: those of a data directory, of its directory of partitions, or the one whose files lie here.
@@ -39,9 +43,18 @@ pub struct LogFiles {
 /// What the disk says. No log at all is an empty list.
 pub fn find_logs(disk: &dyn Disk) -> Result<Vec<LogFiles>, DiskError> {
     let entries = disk.list("")?;
+    if is_area(disk, ".")? {
+        let partition = area::partition_of(disk, ".")?;
+        return Ok(vec![LogFiles {
+            partition,
+            dir: ".".to_owned(),
+            base_offsets: Vec::new(),
+            is_area: true,
+        }]);
+    }
     if entries.iter().any(|entry| !entry.is_dir && parse_name(&entry.name).is_some()) {
         let partition = checkpoint_of(disk, ".")?.map(|checkpoint| checkpoint.partition);
-        return Ok(vec![LogFiles::of(partition, ".".to_owned(), &entries)]);
+        return Ok(vec![LogFiles::of(disk, partition, ".".to_owned())?]);
     }
     let is_volume = entries.iter().any(|entry| entry.is_dir && entry.name == PARTITIONS_DIR);
     let (entries, prefix) = if is_volume {
@@ -53,20 +66,20 @@ pub fn find_logs(disk: &dyn Disk) -> Result<Vec<LogFiles>, DiskError> {
     for entry in entries {
         if let Some(partition) = entry.name.parse::<PartitionId>().ok().filter(|_| entry.is_dir) {
             let dir = format!("{prefix}{}", entry.name);
-            let files = disk.list(&dir)?;
-            logs.push(LogFiles::of(Some(partition), dir, &files));
+            logs.push(LogFiles::of(disk, Some(partition), dir)?);
         }
     }
     Ok(logs)
 }
 
 impl LogFiles {
-    fn of(partition: Option<PartitionId>, dir: String, entries: &[DirEntry]) -> Self {
+    fn of(disk: &dyn Disk, partition: Option<PartitionId>, dir: String) -> Result<Self, DiskError> {
+        let entries = disk.list(&dir)?;
         let logs = entries.iter().filter(|entry| !entry.is_dir).filter_map(|entry| parse_name(&entry.name));
         let mut base_offsets: Vec<Offset> =
             logs.filter(|(_, kind)| *kind == FileKind::Log).map(|(base, _)| base).collect();
         base_offsets.sort_unstable();
-        Self { partition, dir, base_offsets }
+        Ok(Self { partition, is_area: is_area(disk, &dir)?, dir, base_offsets })
     }
 }
 

@@ -1,3 +1,4 @@
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::*;
 use crate::fs::OpenMode;
 use crate::fs::memory::{MemoryDisk, MemoryDiskSettings};
 use crate::log::LogSettings;
+use crate::offsets::{Change, OffsetValue};
 use crate::segment::path_of;
 use crate::volume::{Volume, VolumeSettings};
 
@@ -220,4 +222,79 @@ fn a_directory_of_something_else_has_no_log() {
     disk.create_dir("partitions").unwrap();
     disk.create_dir("partitions/notes").unwrap();
     assert_eq!(find_logs(&disk).unwrap(), []);
+}
+
+/// The area of a group's offsets after so many commits, in a ring small enough to be trimmed on the way.
+fn committed(commits: u64) -> MemoryDisk {
+    let disk = MemoryDisk::new(MemoryDiskSettings::plain(64 << 20));
+    let settings = VolumeSettings::new(ClusterId([1; 16]), SpuId(3), VolumeId([2; 16]));
+    let (mut volume, _) = Volume::open(Arc::new(disk.clone()), settings, NOW, WALL_MS).unwrap();
+    let area = LogSettings { offsets_area_bytes: Some(64 << 10), ..LogSettings::default() };
+    volume.create_partition(partition(), area, NOW).unwrap();
+    for to in 0..commits {
+        let value = OffsetValue {
+            offset: Offset::new(to).unwrap(),
+            leader_epoch: LeaderEpoch(1),
+            owner_epoch: 1,
+            committed_ms: WALL_MS,
+        };
+        let change = Change::Offset { group: "g".to_owned(), partition: partition(), value: Some(value) };
+        volume.commit_offsets(&partition(), &[change], LeaderEpoch(1), NOW, WALL_MS).unwrap();
+        let end = volume.sync(&partition()).unwrap();
+        volume.set_high_watermark(&partition(), end);
+        volume.settle_offsets(&partition()).unwrap();
+    }
+    volume.close(WALL_MS).unwrap();
+    disk
+}
+
+#[test]
+fn the_offsets_of_groups_are_sound_until_they_are_damaged() {
+    for commits in [0, 1, 2000] {
+        let disk = committed(commits);
+        let found = the_log(&disk);
+        let verified = found.verify(&disk).unwrap();
+        assert_eq!((found.is_area, verified.findings.as_slice()), (true, &[][..]), "{commits}");
+        assert!(verified.log_end.get() >= commits, "{verified:?}");
+        let mut batches = 0;
+        let count = |seen: Seen<'_>| {
+            batches += u64::from(matches!(seen, Seen::Batch(batch) if batch.sound.is_ok()));
+            ControlFlow::Continue(())
+        };
+        found.walk(&disk, count).unwrap();
+        assert_eq!(batches, verified.batches);
+    }
+    // One byte of the newest batch, of a slot's head, and of whose it is.
+    let (ring, checkpoint) = (format!("{}/offsets-area", dir()), format!("{}/checkpoint", dir()));
+    let disk = committed(3);
+    let mut last = 0;
+    let note = |seen: Seen<'_>| {
+        if let Seen::Batch(batch) = seen {
+            last = batch.position;
+        }
+        ControlFlow::Continue(())
+    };
+    the_log(&disk).walk(&disk, note).unwrap();
+    change(&disk, &ring, last + 70, &[0xff]);
+    let verified = the_log(&disk).verify(&disk).unwrap();
+    assert_eq!(verified.findings.iter().map(|f| f.kind).collect::<Vec<_>>(), [FindingKind::Offsets]);
+    assert_eq!(verified.findings[0].offset, Some(verified.log_end));
+
+    let disk = committed(3);
+    let bytes = content(&disk, &checkpoint).len();
+    change(&disk, &checkpoint, 0, &vec![9; bytes]);
+    let verified = the_log(&disk).verify(&disk).unwrap();
+    assert_eq!(verified.findings.iter().map(|f| f.kind).collect::<Vec<_>>(), [FindingKind::Checkpoint]);
+    let stranger = LogFiles {
+        partition: Some(PartitionId { topic_id: TopicId([8; 16]), index: 0 }),
+        ..the_log(&committed(3))
+    };
+    assert!(stranger.verify(&committed(3)).unwrap().is_damaged());
+    // What is left of one that is being deleted, and one whose creation never ended.
+    let disk = committed(3);
+    disk.remove_file(&ring).unwrap();
+    assert!(!the_log(&disk).verify(&disk).unwrap().is_damaged());
+    let disk = committed(3);
+    disk.remove_file(&checkpoint).unwrap();
+    assert!(!the_log(&disk).verify(&disk).unwrap().is_damaged());
 }

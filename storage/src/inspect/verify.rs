@@ -6,7 +6,7 @@ use plimsoll_proto::ids::{LeaderEpoch, Offset, PartitionId};
 
 use super::expect::Batches;
 use super::walk::{BadBytes, Seen, SeenBatch, SeenSegment};
-use super::{LogFiles, checkpoint_of};
+use super::{LogFiles, area, checkpoint_of};
 use crate::fs::{Disk, DiskError, OpenMode};
 use crate::log::{Checkpoint, SlotFile};
 use crate::segment::{FileKind, IndexContents, IndexFile, IndexKind, path_of};
@@ -109,6 +109,9 @@ impl LogFiles {
     /// # Errors
     /// What the disk says; what is wrong with the files is among the findings.
     pub fn verify(&self, disk: &dyn Disk) -> Result<Verified, DiskError> {
+        if self.is_area {
+            return area::verify(self, disk);
+        }
         let checkpoint = checkpoint_of(disk, &self.dir)?;
         let mut check = Check::new(self, disk, checkpoint);
         check.judge_checkpoint()?;

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use plimsoll_proto::batch::{self, BatchError, BatchHeader, HEADER_BYTES, Limits, Records};
 use plimsoll_proto::ids::Offset;
 
-use super::LogFiles;
+use super::{LogFiles, area};
 use crate::fs::{Disk, DiskError, DiskFile, OpenMode};
 use crate::segment::{FileKind, IndexFile, IndexKind, path_of};
 
@@ -76,7 +76,7 @@ pub struct BadBytes {
 }
 
 impl LogFiles {
-    /// Visits all segments and batches. Reads no more at a time than one batch, or 256 KiB.
+    /// Visits all segments and batches. Reads no more at a time than one batch, or 256 KiB; of an area all of it.
     ///
     /// # Errors
     /// What the disk says.
@@ -85,6 +85,9 @@ impl LogFiles {
         disk: &dyn Disk,
         mut visit: impl FnMut(Seen<'_>) -> ControlFlow<()>,
     ) -> Result<(), DiskError> {
+        if self.is_area {
+            return area::walk(self, disk, visit);
+        }
         for &base_offset in &self.base_offsets {
             let path = path_of(&self.dir, base_offset, FileKind::Log);
             let file = disk.open(&path, OpenMode::Read)?;

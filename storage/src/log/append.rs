@@ -5,7 +5,7 @@ use std::time::Duration;
 use plimsoll_proto::batch::{self, BatchHeader};
 use plimsoll_proto::ids::LeaderEpoch;
 
-use super::producers::SequenceCheck;
+use super::producers::{KeptBatch, SequenceCheck};
 use super::{AppendError, Appended, Env, PartitionLog};
 use crate::fs::{DiskError, DiskFile};
 use crate::segment::{ActiveSegment, Room, SealedSegment};
@@ -50,14 +50,7 @@ impl PartitionLog {
         if let Some(sequence) = &header.producer {
             match self.producers.check(sequence, header.record_count)? {
                 SequenceCheck::Next => {}
-                SequenceCheck::Duplicate(kept) => {
-                    return Ok(Appended {
-                        base_offset: kept.base_offset,
-                        end_offset: kept.end_offset(),
-                        log_end: self.log_end(),
-                        duplicate: true,
-                    });
-                }
+                SequenceCheck::Duplicate(kept) => return Ok(self.repeated(&kept)),
             }
         }
         let base_offset = self.log_end();
@@ -67,6 +60,23 @@ impl PartitionLog {
         batch::stamp(bytes, base_offset, epoch).map_err(AppendError::Corrupt)?;
         let stamped = BatchHeader { base_offset, leader_epoch: Some(epoch), ..*header };
         self.append_stamped(env, bytes, &[stamped])
+    }
+
+    /// Where the batch of this header is, if it is in the log already and remembered.
+    pub(crate) fn appended_before(&self, header: &BatchHeader) -> Option<Appended> {
+        match self.producers.check(header.producer.as_ref()?, header.record_count) {
+            Ok(SequenceCheck::Duplicate(kept)) => Some(self.repeated(&kept)),
+            Ok(SequenceCheck::Next) | Err(_) => None,
+        }
+    }
+
+    fn repeated(&self, kept: &KeptBatch) -> Appended {
+        Appended {
+            base_offset: kept.base_offset,
+            end_offset: kept.end_offset(),
+            log_end: self.log_end(),
+            duplicate: true,
+        }
     }
 
     /// Appends verified batches that a leader stamped; they must continue this log.

@@ -18,6 +18,7 @@
 mod area;
 mod checkpoint;
 mod keep;
+mod look;
 mod open;
 mod record;
 mod ring;
@@ -27,6 +28,7 @@ mod tests;
 
 pub use area::OffsetsError;
 pub(crate) use area::{AreaFailure, AreaLog};
+pub(crate) use look::{AreaCheckpoint, AreaFiles};
 pub(crate) use open::{AREA_NAME, OpenedArea, is_area, open_area};
 pub use record::{Change, GroupValue, OffsetValue, SNAPSHOT_SHARE};
 pub use table::{GroupOffsets, OffsetsTable};

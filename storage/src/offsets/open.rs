@@ -8,8 +8,8 @@ use plimsoll_proto::ids::{Offset, PartitionId};
 
 use super::area::{AreaLog, wide};
 use super::checkpoint::{Checkpoint, MAGIC};
-use super::record;
-use super::ring::Walk;
+use super::record::{self, Entry};
+use super::ring::{Found, Walk};
 use super::table::OffsetsTable;
 use crate::fs::{Disk, DiskError, DiskFile, OpenMode};
 use crate::log::{Epochs, SlotFile};
@@ -30,9 +30,8 @@ pub(crate) struct OpenedArea {
 }
 
 /// Whether the directory of a partition is that of an area, or of what is left of one.
-pub(crate) fn is_area(disk: &dyn Disk, partition: PartitionId) -> Result<bool, DiskError> {
-    let dir = dir_of(partition);
-    if disk.list(&dir)?.iter().any(|entry| entry.name == AREA_NAME) {
+pub(crate) fn is_area(disk: &dyn Disk, dir: &str) -> Result<bool, DiskError> {
+    if disk.list(dir)?.iter().any(|entry| entry.name == AREA_NAME) {
         return Ok(true);
     }
     match SlotFile::open(disk, format!("{dir}/{CHECKPOINT_NAME}"), MAGIC) {
@@ -176,27 +175,40 @@ impl AreaLog {
     }
 
     fn scan(&mut self, ring: &Bytes) {
-        let mut walk = Walk::new(ring, self.tail.0, self.tail.1);
-        let mut next = self.log_start;
-        let mut end = walk.end();
-        while let Some(found) = walk.next() {
-            let Ok(header) = BatchHeader::parse(&found.batch) else { break };
-            let continues = if self.batches.is_empty() {
-                header.base_offset <= next && header.end_offset() > next
-            } else {
-                header.base_offset == next
-            };
-            let Ok(entries) = record::decode(&found.batch) else { break };
-            if !continues || header.size_bytes != found.batch.len() {
-                break;
-            }
-            next = header.end_offset();
+        self.tail = visit_counted(ring, self.tail, self.log_start, |found, header, entries| {
             if let Some(epoch) = header.leader_epoch {
                 self.epochs.wrote(epoch, header.base_offset);
             }
             self.take(&header, found.position, found.chain_before, entries);
-            end = walk.end();
-        }
-        self.tail = end;
+        });
     }
+}
+
+/// Visits the batches that count, each of which continues the chain and the log; the position behind them, and the
+/// chain there.
+pub(super) fn visit_counted(
+    ring: &Bytes,
+    (position, chain): (u64, u32),
+    log_start: Offset,
+    mut visit: impl FnMut(Found, BatchHeader, Vec<Entry>),
+) -> (u64, u32) {
+    let mut walk = Walk::new(ring, position, chain);
+    let (mut next, mut is_first) = (log_start, true);
+    let mut end = walk.end();
+    while let Some(found) = walk.next() {
+        let Ok(header) = BatchHeader::parse(&found.batch) else { break };
+        let continues = if is_first {
+            header.base_offset <= next && header.end_offset() > next
+        } else {
+            header.base_offset == next
+        };
+        let Ok(entries) = record::decode(&found.batch) else { break };
+        if !continues || header.size_bytes != found.batch.len() {
+            break;
+        }
+        (next, is_first) = (header.end_offset(), false);
+        visit(found, header, entries);
+        end = walk.end();
+    }
+    end
 }

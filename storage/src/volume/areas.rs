@@ -15,6 +15,7 @@ use crate::log::{AppendError, Appended};
 use crate::offsets::{
     AreaFailure, AreaLog, Change, OffsetsError, OffsetsTable, OpenedArea, is_area, open_area,
 };
+use crate::recovery::dir_of;
 use crate::space::Repeat;
 
 /// An area with what its upkeep needs.
@@ -32,7 +33,7 @@ pub(super) fn open_if_area(
     areas: &mut Areas,
     report: &mut OpenReport,
 ) -> Option<()> {
-    match is_area(disk, partition) {
+    match is_area(disk, &dir_of(partition)) {
         Ok(false) => return None,
         Ok(true) => {}
         Err(error) => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use plimsoll_proto::batch::{self, BatchError, Limits};
+use plimsoll_proto::batch::{self, BatchError, BatchHeader, Limits};
 use plimsoll_proto::disk::{DiskCause, DiskLevel, WriteClass};
 use plimsoll_proto::ids::{LeaderEpoch, Offset, PartitionId};
 
@@ -117,7 +117,7 @@ impl Volume {
 
     /// Appends a producer's batch as the leader of `epoch`: verifies it, checks its sequence, stamps offset and
     /// epoch, takes blocks, writes. Not durable before [`Volume::sync`]. A duplicate is answered with its
-    /// original offset.
+    /// original offset, also where there is no room.
     ///
     /// # Errors
     /// Nothing was appended, unless `VolumeFailed{written: true}`. A refusal consumes no sequence.
@@ -136,9 +136,27 @@ impl Volume {
             BatchError::TooLarge { .. } if batch.len() > limit => AppendError::TooLarge { limit },
             other => AppendError::Corrupt(other),
         })?;
-        self.append(partition, WriteClass::Produce, batch.len(), |log, env| {
+        let appended = self.append(partition, WriteClass::Produce, batch.len(), |log, env| {
             log.append_as_leader(env, &mut batch, &header, epoch)
-        })
+        });
+        match appended {
+            // What is there already needs no room.
+            Err(AppendError::OutOfSpace { .. }) => self.repeated(partition, &header).map_or(appended, Ok),
+            _ => appended,
+        }
+    }
+
+    /// Where a producer's batch is, if it is in the log already and among those that a duplicate is told by. Reads no
+    /// disk.
+    pub fn appended_before(&self, partition: &PartitionId, batch: &[u8]) -> Option<Appended> {
+        let repeated = self.repeated(partition, &BatchHeader::parse(batch).ok()?)?;
+        // Only an undamaged batch says who wrote it.
+        let limits = Limits { batch_bytes_max: batch.len(), ..Limits::CLIENT };
+        batch::verify(batch, &limits).is_ok().then_some(repeated)
+    }
+
+    fn repeated(&self, partition: &PartitionId, header: &BatchHeader) -> Option<Appended> {
+        self.logs.get(partition)?.log.appended_before(header)
     }
 
     /// Appends batches that a leader stamped. They must continue the log and their CRCs must fit. Not durable

@@ -1,18 +1,21 @@
-//! `cluster_figures [idle] [round-trip]`: figures of a whole cluster of real processes; `scripts/bench` runs it and
+//! `cluster_figures [idle] [round-trip] [cli] [group-rebalance]`: figures of a whole cluster of real processes; `scripts/bench` runs it and
 //! docs/performance.md says what they mean.
 
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use plimsoll_client::{Client, Record, TopicConfig};
+use anyhow::{Context as _, bail, ensure};
+use plimsoll_chaos::process;
+use plimsoll_client::{Client, GroupConsumer, Record, TopicConfig};
 use plimsoll_host::{ChannelOptions, Clock, Network};
 use plimsoll_proto::ids::SpuId;
 use plimsoll_tests::{Layout, LocalCluster};
+use tokio::io::AsyncReadExt as _;
+use tokio::process::Command;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-const FIGURES: [&str; 2] = ["idle", "round-trip"];
+const FIGURES: [&str; 4] = ["idle", "round-trip", "cli", "group-rebalance"];
 
 /// How long a cluster may take to be as it should.
 const FORM_MAX: Duration = Duration::from_secs(300);
@@ -28,6 +31,15 @@ const TICKS_PER_SECOND: f64 = 100.0;
 const ROUNDS: usize = 20;
 const CALLS: usize = 100;
 
+const STARTS: usize = 40;
+const COMMAND_MAX: Duration = Duration::from_secs(60);
+
+const MEMBERS: usize = 10;
+const SHARED_PARTITIONS: u32 = 100;
+const REBALANCES: usize = 5;
+/// How often it is looked who has what: a figure of the rebalancing may be too large by so much.
+const LOOK: Duration = Duration::from_millis(5);
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
@@ -38,7 +50,9 @@ async fn main() -> ExitCode {
     for name in FIGURES.iter().filter(|name| wanted.is_empty() || wanted.iter().any(|w| w == *name)) {
         let taken = match *name {
             "idle" => idle().await,
-            _ => round_trip().await,
+            "round-trip" => round_trip().await,
+            "cli" => cli().await,
+            _ => group_rebalance().await,
         };
         if let Err(error) = taken {
             eprintln!("{name}: {error:#}");
@@ -52,7 +66,7 @@ async fn main() -> ExitCode {
 async fn idle() -> anyhow::Result<()> {
     let mut cluster = LocalCluster::start(Layout { controllers: 3, spus: 3, disk_bytes: None })?;
     let client = cluster.online().await?;
-    create(&client, IDLE_PARTITIONS).await?;
+    create(&client, IDLE_PARTITIONS, 3).await?;
     let clock = Clock::real();
     clock.sleep(SETTLE).await;
     let spus =
@@ -100,7 +114,7 @@ fn ticks(pid: u32) -> anyhow::Result<f64> {
 async fn round_trip() -> anyhow::Result<()> {
     let mut cluster = LocalCluster::start(Layout { controllers: 1, spus: 3, disk_bytes: None })?;
     let client = cluster.online().await?;
-    create(&client, 1).await?;
+    create(&client, 1, 3).await?;
     let image = client.metadata();
     let led = image.topic_by_name("figures").and_then(|topic| topic.partitions.first()).map(|p| p.leader);
     let leader = led.and_then(|spu| image.address(SpuId(spu))).context("nobody leads")?.to_owned();
@@ -135,17 +149,133 @@ async fn round_trip() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How long a person waits for a command.
+async fn cli() -> anyhow::Result<()> {
+    let mut cluster = LocalCluster::start(Layout { controllers: 1, spus: 1, disk_bytes: None })?;
+    // Its connection ends here: the commands meet a cluster that nobody else asks.
+    drop(cluster.online().await?);
+    let members = cluster.members();
+    let status: Vec<&str> =
+        ["cluster", "status"].into_iter().chain(members.iter().map(String::as_str)).collect();
+    let (mut version_speaks, mut status_ends) = (Vec::new(), Vec::new());
+    for start in 0..=STARTS {
+        let version = run(&["version"]).await?;
+        let status = run(&status).await?;
+        // The first start warms up.
+        if start > 0 {
+            version_speaks.push(millis(version.first_output));
+            status_ends.push(millis(status.ended));
+        }
+    }
+    cluster.check_alive()?;
+    figure("cli_version_first_output_ms", version_speaks, Some(20.0));
+    figure("cli_cluster_status_ms", status_ends, Some(100.0));
+    Ok(())
+}
+
+/// Times of a command from its start.
+struct Ran {
+    first_output: Duration,
+    ended: Duration,
+}
+
+async fn run(arguments: &[&str]) -> anyhow::Result<Ran> {
+    let binary = process::find_binary()?;
+    let clock = Clock::real();
+    let began = clock.now();
+    let mut child = Command::new(&binary)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("run {}", binary.display()))?;
+    let mut stdout = child.stdout.take().context("a pipe from the command")?;
+    let whole = async {
+        let mut text = Vec::new();
+        stdout.read_buf(&mut text).await?;
+        let first_output = clock.now().saturating_sub(began);
+        ensure!(!text.is_empty(), "it says nothing");
+        stdout.read_to_end(&mut text).await?;
+        let status = child.wait().await?;
+        let ended = clock.now().saturating_sub(began);
+        ensure!(status.success(), "{status}: {}", String::from_utf8_lossy(&text));
+        Ok(Ran { first_output, ended })
+    };
+    let ran = clock.timeout(COMMAND_MAX, whole).await.context("it does not end").flatten();
+    ran.with_context(|| format!("plimsoll {}", arguments.join(" ")))
+}
+
+/// How long it takes until every partition is owned and balanced again after a member has come or gone.
+async fn group_rebalance() -> anyhow::Result<()> {
+    let mut cluster = LocalCluster::start(Layout { controllers: 1, spus: 1, disk_bytes: None })?;
+    let client = cluster.online().await?;
+    create(&client, SHARED_PARTITIONS, 1).await?;
+    let member = || client.group("figures").topics(["figures"]).build();
+    let mut members = Vec::new();
+    for _ in 1..MEMBERS {
+        members.push(member().await?);
+    }
+    balanced(&mut members).await?;
+    let clock = Clock::real();
+    let (mut joins, mut leaves) = (Vec::new(), Vec::new());
+    for _ in 0..REBALANCES {
+        let began = clock.now();
+        members.push(member().await?);
+        balanced(&mut members).await?;
+        joins.push(millis(clock.now().saturating_sub(began)));
+
+        // The oldest goes, so that each round is one of other members.
+        let leaver = members.remove(0);
+        let began = clock.now();
+        let (left, rest) = tokio::join!(leaver.close(), balanced(&mut members));
+        leaves.push(millis(clock.now().saturating_sub(began)));
+        left?;
+        rest?;
+    }
+    cluster.check_alive()?;
+    figure("group_join_ms", joins, Some(1000.0));
+    figure("group_leave_ms", leaves, Some(1000.0));
+    Ok(())
+}
+
+/// Polls every member until all partitions are owned, by each as many as by the others or one more.
+async fn balanced(members: &mut [GroupConsumer]) -> anyhow::Result<()> {
+    let clock = Clock::real();
+    let until = clock.now() + FORM_MAX;
+    let partitions = usize::try_from(SHARED_PARTITIONS)?;
+    let share = partitions / members.len()..=partitions.div_ceil(members.len());
+    loop {
+        let polls = members.iter_mut().map(|member| clock.timeout(LOOK, member.next()));
+        for record in futures::future::join_all(polls).await.into_iter().flatten() {
+            record.context("the stream goes on")??;
+        }
+        let counts: Vec<usize> = members.iter().map(|member| member.assigned().len()).collect();
+        if counts.iter().sum::<usize>() == partitions && counts.iter().all(|count| share.contains(count)) {
+            return Ok(());
+        }
+        ensure!(clock.now() < until, "not balanced: {counts:?}");
+    }
+}
+
 fn micros(clock: &Clock, began: Duration) -> f64 {
     clock.now().saturating_sub(began).as_secs_f64() * 1e6
 }
 
-/// A topic on all three nodes, whole.
-async fn create(client: &Client, partitions: u32) -> anyhow::Result<()> {
-    let config = TopicConfig { partitions, replicas: 3, min_in_sync: 2, ..TopicConfig::default() };
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// A topic whose partitions are all led, and whole.
+async fn create(client: &Client, partitions: u32, replicas: u32) -> anyhow::Result<()> {
+    let min_in_sync = replicas.saturating_sub(1).max(1);
+    let config = TopicConfig { partitions, replicas, min_in_sync, ..TopicConfig::default() };
     client.admin().timeout(FORM_MAX).create_topic("figures", config).await?;
     let whole = client.wait_metadata(FORM_MAX, |image| {
         image.topic_by_name("figures").is_some_and(|topic| {
-            topic.partitions.iter().all(|partition| partition.leader != 0 && partition.in_sync.len() == 3)
+            let led = topic.partitions.iter().filter(|partition| partition.leader != 0);
+            let whole = led.filter(|partition| u32::try_from(partition.in_sync.len()) == Ok(replicas));
+            whole.count() == topic.partitions.len()
         })
     });
     if whole.await { Ok(()) } else { bail!("the topic is not whole in time") }

@@ -230,11 +230,7 @@ impl Window {
             self.no_room = 0;
             self.disorder = 0;
             self.last = None;
-            out.push(Command::Acked {
-                batch: entry.batch,
-                base_offset: ack.base_offset,
-                duplicate: ack.duplicate,
-            });
+            out.push(Command::Acked { batch: entry.batch, ack });
             out.push(Command::Tell(ProducerEvent::Acked {
                 partition: self.settings.partition,
                 spu: ack.spu,
@@ -242,6 +238,7 @@ impl Window {
                 base_offset: ack.base_offset,
                 records: entry.records,
                 duplicate: ack.duplicate,
+                meaning: ack.meaning,
             }));
         }
         self.pump(now, out);

@@ -7,6 +7,7 @@ use plimsoll_proto::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, SpuId}
 
 use crate::error::{LastCause, ProduceErrorKind};
 use crate::producer::event::ProducerEvent;
+use crate::producer::meaning::AckMeaning;
 
 /// A batch by its place in what the partition was given.
 pub(crate) type BatchNo = u64;
@@ -56,7 +57,7 @@ pub(crate) enum Command {
     /// that the one before is to be dropped.
     Send { batch: BatchNo, request: u64, connection: u64, target: Target, stamp: Option<ProducerSequence> },
     /// The batch is through.
-    Acked { batch: BatchNo, base_offset: Option<Offset>, duplicate: bool },
+    Acked { batch: BatchNo, ack: Ack },
     /// The batch failed for good.
     Failed { batch: BatchNo, kind: ProduceErrorKind },
     /// Ask whether it is this producer's turn to try a partition that has no room; answer with [`Window::turn`].
@@ -74,6 +75,7 @@ pub(crate) struct Ack {
     pub(crate) leader_epoch: LeaderEpoch,
     pub(crate) base_offset: Option<Offset>,
     pub(crate) duplicate: bool,
+    pub(crate) meaning: AckMeaning,
 }
 
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use plimsoll_proto::v1::{DiskDetail, ErrorDetail, LeaderHint};
 
 use super::pause::{DISK_NEWS_JITTER, LEADER_NEWS_JITTER, NO_ROOM_PAUSE};
 use super::*;
+use crate::producer::AckMeaning;
 use plimsoll_proto::ids::LeaderEpoch;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -105,7 +106,13 @@ impl Driver {
     }
 
     fn ack(&mut self, request: u64, duplicate: bool) {
-        let ack = Ack { spu: SpuId(1), leader_epoch: LeaderEpoch(1), base_offset: None, duplicate };
+        let ack = Ack {
+            spu: SpuId(1),
+            leader_epoch: LeaderEpoch(1),
+            base_offset: None,
+            duplicate,
+            meaning: AckMeaning::Sent,
+        };
         self.with(|window, now, out| window.acked(request, ack, now, out));
     }
 

@@ -1,0 +1,187 @@
+//! What controllers that were asked in vain said, and what of it the caller is told.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use plimsoll_proto::v1::ErrorDetail;
+
+use super::{AdminError, LastCause};
+use crate::metadata::{is_refused, why};
+use crate::refusal::{Outcome, Refusal};
+
+/// A controller that was of no use to a call, and why.
+///
+/// ```
+/// use plimsoll_client::{ControllerAttempt, ControllerFailure};
+///
+/// let attempt = ControllerAttempt { address: "10.0.0.1:7001".to_owned(), failure: ControllerFailure::Unanswered };
+/// assert_eq!(attempt.to_string(), "10.0.0.1:7001: no answer in time");
+/// ```
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{address}: {failure}")]
+pub struct ControllerAttempt {
+    /// Where it was looked for, as `HOST:PORT`.
+    pub address: String,
+    /// Why it was of no use.
+    pub failure: ControllerFailure,
+}
+
+/// Why a controller was of no use to a call.
+///
+/// ```
+/// use plimsoll_client::{ControllerFailure, ErrorDetail, Reason, Refusal};
+///
+/// let refusal = Refusal::new(ErrorDetail::not_written(Reason::NoQuorum, "no majority answers"));
+/// assert_eq!(ControllerFailure::Refused(refusal.clone()).refusal(), Some(&refusal));
+/// assert_eq!(ControllerFailure::NotListening.to_string(), "nothing listens there");
+/// ```
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ControllerFailure {
+    /// It refused.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The machine is there and refuses the connection: start the controller, or correct its address.
+    #[error("nothing listens there")]
+    NotListening,
+    /// There was no connection, or it broke.
+    #[error("{why}")]
+    ConnectionLost {
+        /// What the transport said.
+        why: String,
+    },
+    /// It did not answer in time.
+    #[error("no answer in time")]
+    Unanswered,
+}
+
+impl ControllerFailure {
+    /// What the controller said, if it did.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            Self::NotListening | Self::ConnectionLost { .. } | Self::Unanswered => None,
+        }
+    }
+
+    /// What became of a call that failed.
+    pub(crate) fn of_status(status: &tonic::Status) -> Self {
+        match ErrorDetail::from_status(status) {
+            Some(detail) => Self::Refused(Refusal::new(detail)),
+            None if is_refused(status) => Self::NotListening,
+            None => Self::ConnectionLost { why: why(status) },
+        }
+    }
+}
+
+/// What stood in the way of one call so far.
+#[derive(Debug, Default)]
+pub(crate) struct Hindrances {
+    /// The newest of each controller.
+    by_address: BTreeMap<String, ControllerFailure>,
+    last: Option<LastCause>,
+    /// Whether any controller has answered.
+    answered: bool,
+}
+
+impl Hindrances {
+    /// Takes what came of asking one or several controllers at once. Of those, what a controller said counts more than
+    /// silence. `cut_short` when the deadline left them less than the time of an attempt: then silence says less
+    /// than what came before.
+    pub(crate) fn add(&mut self, attempts: Vec<ControllerAttempt>, cut_short: bool) {
+        let (mut said, mut silent) = (None, None);
+        for attempt in attempts {
+            let hasty = cut_short && attempt.failure == ControllerFailure::Unanswered;
+            if !hasty || !self.by_address.contains_key(&attempt.address) {
+                self.by_address.insert(attempt.address.clone(), attempt.failure.clone());
+            }
+            match attempt.failure {
+                ControllerFailure::Refused(refusal) => said = Some(LastCause::Refused(refusal)),
+                _ if hasty && self.last.is_some() => {}
+                _ => silent = Some(LastCause::Controller(attempt)),
+            }
+        }
+        self.answered |= said.is_some();
+        self.last = said.or(silent).or_else(|| self.last.take());
+    }
+
+    /// How many controllers were asked.
+    pub(crate) fn controllers(&self) -> usize {
+        self.by_address.len()
+    }
+
+    /// How the call ends when its deadline has passed.
+    pub(crate) fn give_up(self, waited: Duration, outcome: Outcome) -> AdminError {
+        if self.answered {
+            return AdminError::TimedOut { waited, outcome, last: self.last };
+        }
+        let attempts = self.by_address.into_iter();
+        let attempts = attempts.map(|(address, failure)| ControllerAttempt { address, failure }).collect();
+        AdminError::NoController { outcome, attempts }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_proto::v1::Reason;
+
+    use super::*;
+
+    const WAITED: Duration = Duration::from_secs(30);
+
+    fn attempt(address: &str, failure: ControllerFailure) -> ControllerAttempt {
+        ControllerAttempt { address: address.to_owned(), failure }
+    }
+
+    fn refusal() -> Refusal {
+        Refusal::new(ErrorDetail::not_written(Reason::NoQuorum, "alone"))
+    }
+
+    /// What a deadline after these attempts tells; each with whether it was cut short.
+    fn told(rounds: Vec<(Vec<ControllerAttempt>, bool)>) -> AdminError {
+        let mut hindrances = Hindrances::default();
+        rounds.into_iter().for_each(|(attempts, cut_short)| hindrances.add(attempts, cut_short));
+        hindrances.give_up(WAITED, Outcome::NotWritten)
+    }
+
+    #[test]
+    fn a_deadline_tells_what_stood_in_the_way_last() {
+        use ControllerFailure::{NotListening, Refused, Unanswered};
+        let refused = || attempt("b:1", Refused(refusal()));
+        let dead = || attempt("a:1", NotListening);
+        let silent = || attempt("b:1", Unanswered);
+        let said = Some(LastCause::Refused(refusal()));
+        for (rounds, expected) in [
+            // Whoever speaks counts more than who is silent beside it, in either order.
+            (vec![(vec![refused(), dead()], false)], said.clone()),
+            (vec![(vec![dead(), refused()], false)], said.clone()),
+            // What was said long ago does not.
+            (vec![(vec![refused()], false), (vec![dead()], false)], Some(LastCause::Controller(dead()))),
+            (vec![(vec![refused()], false), (vec![silent()], false)], Some(LastCause::Controller(silent()))),
+            // Unless the deadline left no time for more.
+            (vec![(vec![refused()], false), (vec![silent()], true)], said),
+        ] {
+            let error = told(rounds.clone());
+            let AdminError::TimedOut { last, .. } = &error else { panic!("{rounds:?}: {error}") };
+            assert_eq!(*last, expected, "{rounds:?}");
+        }
+        let text = told(vec![(vec![refused()], false), (vec![dead()], false)]).to_string();
+        assert_eq!(
+            text,
+            "timed out after 30000 ms (NOT_WRITTEN); last: controller a:1: nothing listens there"
+        );
+    }
+
+    #[test]
+    fn where_nobody_answers_each_controller_is_told() {
+        use ControllerFailure::{NotListening, Unanswered};
+        let (dead, silent) = (attempt("a:1", NotListening), attempt("b:1", Unanswered));
+        let hasty = attempt("a:1", Unanswered);
+        let error = told(vec![(vec![silent.clone(), dead.clone()], false), (vec![hasty], true)]);
+        assert_eq!(
+            error.to_string(),
+            "no leading controller answered: a:1: nothing listens there; b:1: no answer in time"
+        );
+        let AdminError::NoController { attempts, .. } = error else { panic!("{error}") };
+        assert_eq!(attempts, [dead, silent]);
+    }
+}
