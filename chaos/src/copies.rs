@@ -68,6 +68,34 @@ pub async fn hold(
     Ok(())
 }
 
+/// Where every replica of a topic begins, and nothing else of it: of a topic that is trimmed.
+///
+/// # Errors
+/// When the topic is gone or a node does not answer.
+pub async fn starts(host: &Host, client: &Client, topic: &str) -> anyhow::Result<Vec<Held>> {
+    let image = client.metadata();
+    let info = image.topic_by_name(topic).context("the topic is gone")?;
+    let topic_id = client.topic_id(topic).context("the topic is gone")?;
+    let mut found = Vec::new();
+    for partition in &info.partitions {
+        for replica in &partition.replicas {
+            let spu = SpuId(replica.spu_id);
+            let address = client.spu_address(spu).context("a node's address")?;
+            let ends = plain::ends(host, &address, &info.topic_id, partition.index).await?;
+            let log_start = Offset::new(ends.log_start).context("an offset")?;
+            found.push(Held {
+                spu,
+                partition: PartitionId { topic_id, index: partition.index },
+                leader: replica.spu_id == partition.leader,
+                log_start,
+                high_watermark: log_start,
+                records: Vec::new(),
+            });
+        }
+    }
+    Ok(found)
+}
+
 /// Records of one partition below `end` that one node's copy gives a reader.
 ///
 /// # Errors

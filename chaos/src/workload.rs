@@ -1,6 +1,6 @@
 //! What runs while things break: producers that go on, consumers that follow, and the history of both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,6 +13,9 @@ use plimsoll_host::{Host, Task};
 use plimsoll_proto::ids::PartitionId;
 use plimsoll_proto::v1::Reason;
 use tokio::sync::{broadcast, mpsc};
+
+/// How long a producer goes on trying.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What one producer does.
 #[derive(Clone, Debug)]
@@ -140,7 +143,6 @@ impl Load {
         evidence: &Arc<Evidence>,
         spec: LoadSpec,
     ) -> anyhow::Result<Self> {
-        const PATIENCE: Duration = Duration::from_secs(120);
         let producer = client
             .producer(&spec.topic)
             .linger(Duration::from_millis(5))
@@ -163,7 +165,7 @@ impl Load {
         let (deliveries, answered) = mpsc::channel(100_000);
         let events = producer.events();
         let tasks = vec![
-            host.tasks.spawn("load-events", Arc::clone(&state).follow(events)),
+            host.tasks.spawn("load-events", Arc::clone(&state).follow(events, spec.id)),
             host.tasks.spawn("load-answers", Arc::clone(&state).collect(answered)),
             host.tasks.spawn("load", Arc::clone(&state).send(producer, spec.clone(), deliveries)),
         ];
@@ -305,7 +307,8 @@ impl State {
         log.failed.1.get_or_insert_with(|| why.to_owned());
     }
 
-    async fn follow(self: Arc<Self>, mut events: broadcast::Receiver<ProducerEvent>) {
+    async fn follow(self: Arc<Self>, mut events: broadcast::Receiver<ProducerEvent>, client: u64) {
+        let mut led = BTreeSet::new();
         loop {
             let event = match events.recv().await {
                 Ok(event) => event,
@@ -315,10 +318,22 @@ impl State {
             let at = self.host.clock.now();
             let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
             match event {
-                ProducerEvent::Acked { partition, spu, .. } => {
+                ProducerEvent::Acked { partition, spu, leader_epoch: epoch, .. } => {
+                    if led.insert((partition, epoch, spu)) {
+                        let partition = self.partition(partition);
+                        self.evidence.record(Event::Led { partition, epoch, spu, incarnation: None });
+                    }
                     log.acks.push(Ack { at, partition, spu: spu.0 });
                 }
                 ProducerEvent::Refused { partition, spu, refusal, after, .. } => {
+                    // Nodes stand still and networks lose what they carry: the bars of the scenarios allow less.
+                    self.evidence.record(Event::Refused {
+                        client,
+                        partition: self.partition(partition),
+                        typed: refusal.reason() != Reason::Unspecified,
+                        after,
+                        budget: PATIENCE,
+                    });
                     log.refused.push(Refused { at, partition, spu: spu.0, reason: refusal.reason(), after });
                 }
                 ProducerEvent::Rerouted { .. }

@@ -1,7 +1,9 @@
 //! Commands that change something: `--dry-run`, and how to take it back.
 
+use clap::{ArgMatches, Command, FromArgMatches};
 use serde::Serialize;
 
+use crate::connect;
 use crate::exit::Outcome;
 use crate::output::{OutputArgs, print};
 
@@ -13,6 +15,38 @@ pub(crate) struct ChangeArgs {
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    cluster: Cluster,
+}
+
+/// The flags by which the cluster was named: an undo without them would be typed for another one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cluster {
+    /// With a space in front, or empty.
+    typed: &'static str,
+}
+
+impl clap::Args for Cluster {
+    fn augment_args(command: Command) -> Command {
+        command
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        command
+    }
+}
+
+impl FromArgMatches for Cluster {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let typed = connect::typed(matches);
+        // Kept until the process ends, as its command line is: it is read once.
+        Ok(if typed.is_empty() { Self::default() } else { Self { typed: typed.leak() } })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 impl From<ChangeArgs> for OutputArgs {
@@ -31,6 +65,17 @@ pub(crate) struct Change<T> {
     undo: Option<String>,
     #[serde(flatten)]
     detail: T,
+    #[serde(skip)]
+    cluster: Cluster,
+}
+
+/// A text as shells take it as one word.
+pub(crate) fn quoted(text: &str) -> String {
+    let plain = |character: char| character.is_ascii_alphanumeric() || "-_./:,@+".contains(character);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// A change without more to say.
@@ -53,12 +98,19 @@ impl<T: Serialize> Change<T> {
         detail: T,
     ) -> Self {
         let change = if args.dry_run { would.into() } else { done.into() };
-        Self { dry_run: args.dry_run, change, undo: None, detail }
+        Self { dry_run: args.dry_run, change, undo: None, detail, cluster: args.cluster }
     }
 
-    /// Names the command that takes it back.
-    pub(crate) fn undo(mut self, command: impl Into<String>) -> Self {
-        self.undo = Some(command.into());
+    /// Names the command that takes it back; the flags by which the cluster was named are added.
+    pub(crate) fn undo(self, command: impl Into<String>) -> Self {
+        self.undo_all([command.into()])
+    }
+
+    /// As [`Change::undo`], where it takes several commands, or none.
+    pub(crate) fn undo_all(mut self, commands: impl IntoIterator<Item = String>) -> Self {
+        let typed: Vec<String> =
+            commands.into_iter().map(|command| format!("{command}{}", self.cluster.typed)).collect();
+        self.undo = (!typed.is_empty()).then(|| typed.join(" && "));
         self
     }
 
@@ -82,12 +134,28 @@ impl<T: Serialize> Change<T> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Args as _;
+
     use super::*;
-    use crate::output::Format;
+    use crate::connect::ConnectArgs;
+
+    #[derive(Debug, clap::Args)]
+    struct Typed {
+        #[command(flatten)]
+        connect: ConnectArgs,
+        #[command(flatten)]
+        change: ChangeArgs,
+    }
+
+    fn typed(line: &[&str]) -> Typed {
+        let command = Typed::augment_args(clap::Command::new("t").no_binary_name(true));
+        let matches = command.try_get_matches_from(line).expect("well formed");
+        Typed::from_arg_matches(&matches).expect("well formed")
+    }
 
     #[test]
     fn what_is_done_and_what_would_be_are_told_apart_and_the_undo_is_named() {
-        let args = |dry_run| ChangeArgs { dry_run, output: OutputArgs { output: Format::Table } };
+        let args = |dry_run: bool| typed(if dry_run { &["--dry-run"] } else { &[] }).change;
         let change = |dry_run| {
             Change::new(args(dry_run), "create topic t", "created topic t").undo("plimsoll topic delete t")
         };
@@ -96,5 +164,40 @@ mod tests {
         assert!(Change::new(args(false), "x", "y").text().ends_with("undo: there is none\n"));
         let json = serde_json::to_value(change(true)).expect("plain data");
         assert_eq!((&json["dry_run"], &json["undo"]), (&true.into(), &"plimsoll topic delete t".into()));
+        assert!(json.get("cluster").is_none(), "{json}");
+    }
+
+    #[test]
+    fn an_undo_is_for_the_cluster_that_was_named() {
+        for (line, flags) in [
+            (&[][..], ""),
+            (&["--timeout", "1s"], ""),
+            (&["--profile", "far"], " --profile far"),
+            (&["--controller", "a:1", "--controller", "2@b:2,c:3"], " --controller a:1,2@b:2,c:3"),
+            (&["--controller", "[::1]:1", "--profile", "a"], " --controller '[::1]:1' --profile a"),
+        ] {
+            let args = typed(line);
+            let change = Change::new(args.change, "", "").undo_all(["x".to_owned(), "y".to_owned()]);
+            assert_eq!(change.undo, Some(format!("x{flags} && y{flags}")), "{line:?}");
+            // What is looked at twice is still there for the connection.
+            assert_eq!(args.connect.profile.is_some(), flags.contains("--profile"), "{line:?}");
+            assert_eq!(args.connect.controllers.is_empty(), !flags.contains("--controller"), "{line:?}");
+        }
+        assert_eq!(Change::new(typed(&[]).change, "", "").undo_all([]).undo, None);
+    }
+
+    #[test]
+    fn a_shell_takes_what_is_quoted_as_one_word() {
+        for (text, expected) in [
+            ("/var/lib-1/a.b", "/var/lib-1/a.b"),
+            ("", "''"),
+            ("two words", "'two words'"),
+            ("it's", r"'it'\''s'"),
+            ("$HOME", "'$HOME'"),
+            ("~", "'~'"),
+            ("a;b", "'a;b'"),
+        ] {
+            assert_eq!(quoted(text), expected);
+        }
     }
 }

@@ -17,7 +17,8 @@ pub(crate) struct CompletionArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
-    /// Writes one page for each command into this folder, instead of the first to standard output
+    /// Writes one page for each command into this folder, instead of the first to standard output; replaces pages that
+    /// it wrote before, and nothing else
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -31,30 +32,57 @@ pub(crate) fn completion(args: &CompletionArgs, mut command: Command) -> Outcome
 pub(crate) fn man(args: &ManArgs, mut command: Command) -> Outcome {
     command.build();
     let Some(dir) = &args.dir else { return write_out(&page(&command)?) };
-    let written = pages(&command, dir)?;
+    let mut all = Vec::new();
+    pages(&command, dir, &mut all)?;
+    // All of them first: nothing is half done.
+    all.iter().try_for_each(|(path, _)| check_ours(path))?;
+    for (path, text) in &all {
+        files::replace(path, text).map_err(|error| failed(path, &error))?;
+    }
     say(format!(
-        "wrote {written} pages to {}; read one with `man {}/plimsoll.1`",
+        "wrote {} pages to {}; read one with `man {}/plimsoll.1`",
+        all.len(),
         dir.display(),
         dir.display()
     ));
     Ok(())
 }
 
-fn pages(command: &Command, dir: &Path) -> Result<usize, Failure> {
-    let name = command.get_display_name().unwrap_or_else(|| command.get_name());
-    let path = dir.join(format!("{name}.1"));
-    let text = String::from_utf8_lossy(&page(command)?).into_owned();
-    files::replace(&path, &text)
-        .map_err(|error| Failure::new(Code::Failed, format!("{}: {error}", path.display())))?;
-    let mut written = 1;
-    for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
-        written += pages(inner, dir)?;
+/// The comment that every page begins with.
+const MARK: &str = ".\\\" Written by `plimsoll man`, and written over by it.\n";
+
+fn failed(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Code::Failed, format!("{}: {error}", path.display()))
+}
+
+/// Refuses a file that is there and that is not a page of ours.
+fn check_ours(path: &Path) -> Outcome {
+    match std::fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(path, &error)),
+        Ok(text) if text.starts_with(MARK.as_bytes()) => Ok(()),
+        Ok(_) => {
+            let why = format!(
+                "{} is there already and was not written by `plimsoll man`; nothing was written\nremove it, or name another folder",
+                path.display()
+            );
+            Err(Failure::new(Code::Usage, why))
+        }
     }
-    Ok(written)
+}
+
+/// The pages of a command and those below it, and where they go.
+fn pages(command: &Command, dir: &Path, all: &mut Vec<(PathBuf, String)>) -> Outcome {
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+    all.push((dir.join(format!("{name}.1")), String::from_utf8_lossy(&page(command)?).into_owned()));
+    command
+        .get_subcommands()
+        .filter(|inner| inner.get_name() != "help")
+        .try_for_each(|inner| pages(inner, dir, all))
 }
 
 fn page(command: &Command) -> Result<Vec<u8>, Failure> {
-    let mut text = Vec::new();
+    let mut text = MARK.as_bytes().to_vec();
     clap_mangen::Man::new(command.clone()).render(&mut text)?;
     Ok(text)
 }

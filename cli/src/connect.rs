@@ -6,10 +6,12 @@
 
 use std::time::Duration;
 
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use plimsoll_client::{Client, ClientBuilder};
 use plimsoll_host::Host;
 use plimsoll_host::config::Span;
 
+use crate::change::quoted;
 use crate::exit::Failure;
 use crate::profile::{self, Profile};
 
@@ -24,18 +26,79 @@ const REFUSED_MAX: Duration = Duration::from_millis(1500);
 const NO_QUORUM_MAX: Duration = Duration::from_secs(4);
 
 /// `--controller`, `--profile` and `--timeout`, on every command that talks to a cluster.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ConnectArgs {
-    /// A controller; repeat it for each, all are tried at once [env: PLIMSOLL_CONTROLLER] [default: those of the
-    /// profile, else 127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003]
-    #[arg(long = "controller", value_name = "[ID@]HOST:PORT", value_delimiter = ',')]
     pub(crate) controllers: Vec<String>,
-    /// Takes controllers and timeout from this profile; see `plimsoll profile` [env: PLIMSOLL_PROFILE]
-    #[arg(long, value_name = "NAME")]
     pub(crate) profile: Option<String>,
-    /// How long each call may take, retries included, such as 500ms or 30s [default: that of the profile, else 30s]
-    #[arg(long, value_name = "TIME", env = "PLIMSOLL_TIMEOUT")]
     pub(crate) timeout: Option<Span>,
+}
+
+/// Names of the flags within the matches: other commands have values of their own by the same flags.
+const CONTROLLER: &str = "cluster-controller";
+const PROFILE: &str = "cluster-profile";
+const TIMEOUT: &str = "cluster-timeout";
+
+impl clap::Args for ConnectArgs {
+    fn augment_args(command: Command) -> Command {
+        command
+            .arg(
+                Arg::new(CONTROLLER)
+                    .long("controller")
+                    .value_name("[ID@]HOST:PORT")
+                    .value_delimiter(',')
+                    .action(ArgAction::Append)
+                    .help(
+                        "A controller; repeat it for each, all are tried at once [env: PLIMSOLL_CONTROLLER] \
+                         [default: those of the profile, else 127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003]",
+                    ),
+            )
+            .arg(Arg::new(PROFILE).long("profile").value_name("NAME").help(
+                "Takes controllers and timeout from this profile; see `plimsoll profile` [env: PLIMSOLL_PROFILE]",
+            ))
+            .arg(
+                Arg::new(TIMEOUT)
+                    .long("timeout")
+                    .value_name("TIME")
+                    .env("PLIMSOLL_TIMEOUT")
+                    .value_parser(clap::value_parser!(Span))
+                    .help(
+                        "How long each call may take, retries included, such as 500ms or 30s \
+                         [default: that of the profile, else 30s]",
+                    ),
+            )
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+/// Leaves the values in the matches, unlike what is derived: [`typed`] looks at them, too.
+impl FromArgMatches for ConnectArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self {
+            controllers: matches.get_many(CONTROLLER).into_iter().flatten().cloned().collect(),
+            profile: matches.get_one(PROFILE).cloned(),
+            timeout: matches.get_one(TIMEOUT).copied(),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The flags by which the cluster was named, to be typed again behind another command: with a space in front, or
+/// empty. What the environment or the current profile says holds for that command by itself.
+pub(crate) fn typed(matches: &ArgMatches) -> String {
+    let flag = |id, flag: &str| {
+        // Commands that talk to no cluster have no such flags.
+        let given = matches.try_get_many::<String>(id).ok().flatten().into_iter().flatten();
+        let given: Vec<&str> = given.map(String::as_str).collect();
+        if given.is_empty() { String::new() } else { format!(" {flag} {}", quoted(&given.join(","))) }
+    };
+    flag(CONTROLLER, "--controller") + &flag(PROFILE, "--profile")
 }
 
 /// A value and where it comes from.

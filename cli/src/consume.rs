@@ -15,7 +15,7 @@ use plimsoll_host::config::Span;
 
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
-use crate::output::{quiet_pipe, say};
+use crate::output::{OutputArgs, quiet_pipe, say};
 use format::RecordFormat;
 use group::GroupRun;
 
@@ -35,9 +35,9 @@ pub(crate) struct ConsumeArgs {
     /// Ends at what is committed now
     #[arg(long)]
     until_end: bool,
-    /// value, key-value, json, or a template such as '%k=%s at %o\n'
-    #[arg(short = 'f', long, default_value = "value", value_parser = format::parse, long_help = format!("How records are printed: value, key-value, json, or a template with {}", format::TOKENS))]
-    format: RecordFormat,
+    /// value, key-value, json, yaml, or a template such as '%k=%s at %o\n'; wins over -o
+    #[arg(short = 'f', long, value_parser = format::parse, long_help = format!("How records are printed: value, key-value, json, yaml, or a template with {}. It wins over -o, of which table is value, wide is '{}', json and yaml are themselves", format::TOKENS, format::WIDE))]
+    format: Option<RecordFormat>,
     /// Puts this between key and value, with --format key-value
     #[arg(long, default_value = "\t")]
     separator: String,
@@ -55,6 +55,8 @@ pub(crate) struct ConsumeArgs {
     group: Option<String>,
     #[command(flatten)]
     connect: ConnectArgs,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -115,10 +117,11 @@ fn start(text: &str) -> Result<From, String> {
 
 pub(crate) async fn run(args: ConsumeArgs, host: &Host) -> Outcome {
     let client = args.connect.connect_for_records(host).await?;
+    let format = args.format.unwrap_or_else(|| args.output.output.into());
     if let Some(group) = args.group {
         let start = args.from.at(host.clock.wall_ms());
         let (topic, on_trimmed) = (args.topic, args.on_trimmed.into());
-        let (format, separator) = (&args.format, args.separator.as_str());
+        let (format, separator) = (&format, args.separator.as_str());
         let count = args.count;
         return group::run(GroupRun { client, group, topic, start, on_trimmed, count, format, separator })
             .await;
@@ -159,7 +162,7 @@ pub(crate) async fn run(args: ConsumeArgs, host: &Host) -> Outcome {
                 return Err(error.into());
             }
         };
-        quiet_pipe(format::write(&mut out, &args.topic, &record, &args.format, &args.separator))?;
+        quiet_pipe(format::write(&mut out, &args.topic, &record, &format, &args.separator))?;
         left = left.map(|left| left - 1);
     }
     quiet_pipe(out.flush())

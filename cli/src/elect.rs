@@ -40,6 +40,11 @@ struct Election {
     unclean: bool,
     high_watermark: u64,
     candidates: Vec<Candidate>,
+    /// The command that takes it back; absent when nothing does, or when nothing is changed.
+    undo: Option<String>,
+    /// Whether somebody was elected, or would be.
+    #[serde(skip)]
+    changes: bool,
 }
 
 #[derive(Serialize)]
@@ -51,15 +56,19 @@ struct Candidate {
     log_start: Option<u64>,
     log_end: Option<u64>,
     high_watermark: Option<u64>,
-    /// Committed offsets that could be lost, from here on; absent when none are known to be.
+    /// Committed offsets that could be lost, from here on; absent when none can be.
     at_risk_from: Option<u64>,
+    /// Exclusive; absent when none can be lost, and when nobody knows how far it goes.
     at_risk_to: Option<u64>,
+    /// Nobody knows how far it goes: no replica that holds everything answers.
+    at_risk_open: bool,
 }
 
 impl From<ElectionCandidate> for Candidate {
     fn from(from: ElectionCandidate) -> Self {
         let told = |value: u64| from.answered.then_some(value);
-        let at_risk = from.at_risk_from < from.at_risk_to;
+        let open = from.at_risk_open;
+        let at_risk = open || from.at_risk_from < from.at_risk_to;
         Self {
             spu: from.spu_id,
             standing: match (from.in_sync, from.eligible, from.cache_lost) {
@@ -74,7 +83,18 @@ impl From<ElectionCandidate> for Candidate {
             log_end: told(from.log_end),
             high_watermark: told(from.high_watermark),
             at_risk_from: at_risk.then_some(from.at_risk_from),
-            at_risk_to: at_risk.then_some(from.at_risk_to),
+            at_risk_to: (at_risk && !open).then_some(from.at_risk_to),
+            at_risk_open: open,
+        }
+    }
+}
+
+impl Candidate {
+    fn at_risk(&self) -> String {
+        match (self.at_risk_from, self.at_risk_to) {
+            (Some(from), Some(to)) => format!("{from} to {to}"),
+            (Some(from), None) => format!("{from} and on"),
+            (None, _) => "none".to_owned(),
         }
     }
 }
@@ -86,7 +106,7 @@ pub(crate) async fn elect(args: ElectArgs, host: &Host) -> Outcome {
     let dry_run = args.change.dry_run;
     let answer = admin.elect_leader(topic.clone(), index, to, args.unclean, dry_run).await?;
     let refused = !answer.elected && answer.unclean && !dry_run;
-    let election = Election::new(answer, dry_run);
+    let election = Election::new(answer, dry_run, &topic, index);
     print(args.change, &election, |election| election.text(&topic, index))?;
     if refused {
         let why = format!(
@@ -99,8 +119,12 @@ pub(crate) async fn elect(args: ElectArgs, host: &Host) -> Outcome {
 }
 
 impl Election {
-    fn new(answer: ElectLeaderResponse, dry_run: bool) -> Self {
+    fn new(answer: ElectLeaderResponse, dry_run: bool, topic: &str, index: u32) -> Self {
+        let before = answer.leader_before;
+        let moves = before != answer.leader;
+        let taken_back = moves && !answer.unclean && before != 0;
         Self {
+            changes: answer.elected || dry_run && (moves || answer.unclean),
             dry_run,
             elected: answer.elected,
             leader: (answer.leader != 0).then_some(answer.leader),
@@ -108,18 +132,33 @@ impl Election {
             unclean: answer.unclean,
             high_watermark: answer.high_watermark,
             candidates: answer.candidates.into_iter().map(Candidate::from).collect(),
+            undo: taken_back.then(|| format!("plimsoll partition elect {topic}/{index} --to {before}")),
         }
     }
 
     fn cost(&self) -> String {
-        let chosen = self.candidates.iter().find(|candidate| Some(candidate.spu) == self.leader);
         let who = self.leader.map_or_else(|| "nobody".to_owned(), |spu| format!("SPU {spu}"));
-        match chosen.and_then(|candidate| candidate.at_risk_from.zip(candidate.at_risk_to)) {
-            Some((from, to)) => format!("{who} would lose the committed offsets {from} to {to}, exclusive"),
-            None if self.unclean => {
-                format!("{who} may lack committed records, though none are known to be missing")
+        let chosen = self.candidates.iter().find(|candidate| Some(candidate.spu) == self.leader);
+        match chosen.map(|candidate| (candidate.at_risk_from, candidate.at_risk_to)) {
+            Some((Some(from), Some(to))) => {
+                format!("{who} would lose what is committed of the offsets {from} to {to}, exclusive")
             }
-            None => format!("{who} loses nothing"),
+            Some((Some(from), None)) => format!(
+                "{who} would lose what is committed from offset {from} on; how much that is, nobody who answers knows"
+            ),
+            _ if self.unclean => {
+                format!("{who} is not in sync, though its log is as long as one that holds everything")
+            }
+            _ => format!("{who} loses nothing"),
+        }
+    }
+
+    /// What takes it back.
+    fn taken_back(&self) -> String {
+        match &self.undo {
+            Some(undo) => undo.clone(),
+            None if self.unclean => "there is none: what is lost by it stays lost".to_owned(),
+            None => "there is none: nobody else led before".to_owned(),
         }
     }
 
@@ -129,7 +168,6 @@ impl Election {
             .candidates
             .iter()
             .map(|candidate| {
-                let risk = candidate.at_risk_from.zip(candidate.at_risk_to);
                 vec![
                     candidate.spu.to_string(),
                     candidate.standing.to_owned(),
@@ -137,7 +175,7 @@ impl Election {
                     number(candidate.log_start),
                     number(candidate.log_end),
                     number(candidate.high_watermark),
-                    risk.map_or_else(|| "none known".to_owned(), |(from, to)| format!("{from} to {to}")),
+                    candidate.at_risk(),
                 ]
             })
             .collect();
@@ -149,7 +187,11 @@ impl Election {
             (false, false) if self.unclean => format!("nobody was elected for {topic}/{index}"),
             (false, false) => format!("{leader} leads {topic}/{index}; nothing was changed"),
         };
-        format!("{}\n{done}\n", table(&head, &rows))
+        let undo = match self.changes {
+            true => format!("undo: {}\n", self.taken_back()),
+            false => String::new(),
+        };
+        format!("{}\n{done}\n{undo}", table(&head, &rows))
     }
 }
 
@@ -172,20 +214,57 @@ mod tests {
         };
         let answer = |leader, unclean| ElectLeaderResponse {
             leader,
+            leader_before: 2,
             unclean,
             high_watermark: 80,
             candidates: vec![candidate(1, true, 80), candidate(3, false, 75)],
             ..ElectLeaderResponse::default()
         };
-        let lossy = Election::new(answer(3, true), true);
-        assert_eq!(lossy.cost(), "SPU 3 would lose the committed offsets 75 to 80, exclusive");
+        let lossy = Election::new(answer(3, true), true, "t", 0);
+        assert_eq!(lossy.cost(), "SPU 3 would lose what is committed of the offsets 75 to 80, exclusive");
         assert!(lossy.text("t", 0).contains("75 to 80"), "{}", lossy.text("t", 0));
-        let clean = Election::new(answer(1, false), true);
+        assert!(lossy.text("t", 0).ends_with("undo: there is none: what is lost by it stays lost\n"));
+        let clean = Election::new(answer(1, false), true, "t", 0);
         assert_eq!(clean.cost(), "SPU 1 loses nothing");
+        assert!(clean.text("t", 0).ends_with("undo: plimsoll partition elect t/0 --to 2\n"));
         let json = serde_json::to_value(&clean).expect("plain data");
         assert_eq!(
-            (&json["candidates"][0]["at_risk_from"], &json["leader"]),
-            (&serde_json::Value::Null, &1.into())
+            (&json["candidates"][0]["at_risk_from"], &json["leader"], &json["undo"]),
+            (&serde_json::Value::Null, &1.into(), &"plimsoll partition elect t/0 --to 2".into())
+        );
+        // Who led before, leads on: there is nothing to take back.
+        let same = Election::new(answer(2, false), true, "t", 0);
+        assert!(same.undo.is_none() && !same.text("t", 0).contains("undo"), "{}", same.text("t", 0));
+        // Nobody led.
+        let first = ElectLeaderResponse { leader_before: 0, elected: true, ..answer(1, false) };
+        let first = Election::new(first, false, "t", 0).text("t", 0);
+        assert!(first.ends_with("undo: there is none: nobody else led before\n"), "{first}");
+    }
+
+    #[test]
+    fn a_range_whose_end_nobody_knows_is_never_called_empty() {
+        let open = ElectionCandidate {
+            spu_id: 2,
+            answered: true,
+            at_risk_from: 5,
+            at_risk_to: 5,
+            at_risk_open: true,
+            ..ElectionCandidate::default()
+        };
+        let answer =
+            ElectLeaderResponse { leader: 2, unclean: true, candidates: vec![open], ..Default::default() };
+        let election = Election::new(answer, false, "t", 0);
+        assert_eq!(
+            election.cost(),
+            "SPU 2 would lose what is committed from offset 5 on; how much that is, nobody who answers knows"
+        );
+        let text = election.text("t", 0);
+        assert!(text.contains("5 and on") && text.ends_with("nobody was elected for t/0\n"), "{text}");
+        let json = serde_json::to_value(&election).expect("plain data");
+        let candidate = &json["candidates"][0];
+        assert_eq!(
+            (&candidate["at_risk_from"], &candidate["at_risk_to"], &candidate["at_risk_open"]),
+            (&5.into(), &serde_json::Value::Null, &true.into())
         );
     }
 }

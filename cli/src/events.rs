@@ -21,10 +21,10 @@ pub(crate) struct EventsArgs {
     #[arg(long, default_value_t = 0)]
     after: u64,
     /// Shows so many at most
-    #[arg(long, default_value_t = PAGE)]
+    #[arg(long, default_value_t = PAGE, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// Goes on as events happen, one line each; with -o json one object a line
-    #[arg(long)]
+    /// Goes on as events happen, one line each; with -o json one object a line, each with its field `version`
+    #[arg(long, conflicts_with_all = ["limit", "watch"])]
     follow: bool,
     #[command(flatten)]
     connect: ConnectArgs,

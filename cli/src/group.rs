@@ -1,9 +1,11 @@
 //! `plimsoll group`.
 
+mod reset;
+
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
-use plimsoll_client::{Client, GroupError, Offset, PartitionId, Reason, TopicId};
+use plimsoll_client::{Client, GroupError, PartitionId, Reason, TopicId};
 use plimsoll_host::Host;
 use plimsoll_host::config::Span;
 use serde::Serialize;
@@ -12,6 +14,7 @@ use crate::change::{Change, ChangeArgs};
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
 use crate::output::{ShowArgs, print, table};
+use reset::ResetArgs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupCommand {
@@ -43,57 +46,12 @@ pub(crate) struct DescribeArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct ResetArgs {
-    group: String,
-    /// Where to: earliest, latest, an offset, a time ago such as 1h, or @MS for milliseconds since 1970
-    #[arg(long, value_parser = to)]
-    to: To,
-    /// Of this topic; every topic with a committed offset when not given
-    #[arg(long)]
-    topic: Option<String>,
-    /// Of this partition only, with --topic; repeat it for more
-    #[arg(long = "partition", requires = "topic")]
-    partitions: Vec<u32>,
-    #[command(flatten)]
-    connect: ConnectArgs,
-    #[command(flatten)]
-    change: ChangeArgs,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
     group: String,
     #[command(flatten)]
     connect: ConnectArgs,
     #[command(flatten)]
     change: ChangeArgs,
-}
-
-/// Where a group is to go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum To {
-    Earliest,
-    Latest,
-    Offset(u64),
-    Ago(u64),
-    At(i64),
-}
-
-fn to(text: &str) -> Result<To, String> {
-    let wrong = || "earliest, latest, an offset, a time ago such as 1h, or @MILLISECONDS".to_owned();
-    match text {
-        "earliest" => return Ok(To::Earliest),
-        "latest" => return Ok(To::Latest),
-        _ => {}
-    }
-    if let Some(ms) = text.strip_prefix('@') {
-        return ms.parse().map(To::At).map_err(|_| wrong());
-    }
-    if let Ok(Ok(offset)) = text.parse().map(Offset::new) {
-        return Ok(To::Offset(offset.get()));
-    }
-    let ago = text.parse::<Span>().map_err(|_| wrong())?;
-    Ok(To::Ago(u64::try_from(ago.0.as_millis()).unwrap_or(u64::MAX)))
 }
 
 #[derive(Serialize)]
@@ -139,19 +97,6 @@ struct Read {
     lag: u64,
 }
 
-#[derive(Serialize)]
-struct Reset {
-    offsets: Vec<ResetTo>,
-}
-
-#[derive(Serialize)]
-struct ResetTo {
-    topic: String,
-    partition: u32,
-    from: Option<u64>,
-    to: u64,
-}
-
 pub(crate) async fn run(command: GroupCommand, host: &Host) -> Outcome {
     match command {
         GroupCommand::List(args) => {
@@ -171,7 +116,7 @@ pub(crate) async fn run(command: GroupCommand, host: &Host) -> Outcome {
             let client = args.connect.connect(host).await?;
             print(args.show, &describe(&client, &args.group).await?, describe_table)
         }
-        GroupCommand::Reset(args) => reset(args, host).await,
+        GroupCommand::Reset(args) => reset::reset(args, host).await,
         GroupCommand::Delete(args) => delete(args, host).await,
     }
 }
@@ -234,101 +179,6 @@ async fn describe(client: &Client, group: &str) -> Result<Described, Failure> {
     offsets.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     let lag = offsets.iter().map(|read| read.lag).sum();
     Ok(Described { group: group.to_owned(), coordinator: described.coordinator, members, offsets, lag })
-}
-
-async fn reset(args: ResetArgs, host: &Host) -> Outcome {
-    let client = args.connect.connect(host).await?;
-    let group = client.group(args.group.clone());
-    // Refused at once while the group is in use, also as a dry run.
-    match group.describe().await {
-        Ok(described) if !described.members.is_empty() => {
-            let members = described.members.len();
-            let why = format!("group {} has {members} members; stop them first", args.group);
-            return Err(Failure::new(Code::Failed, why));
-        }
-        Ok(_) => {}
-        Err(error) if error.reason() == Some(Reason::UnknownGroup) && args.topic.is_some() => {}
-        Err(error) => return Err(error.into()),
-    }
-    let committed = group.committed().await?;
-    let mut offsets = BTreeMap::new();
-    let mut changes = Vec::new();
-    for partition in partitions(&client, &args, &committed)? {
-        let to = target(&client, partition, args.to, host.clock.wall_ms()).await?;
-        offsets.insert(partition, to);
-        changes.push(ResetTo {
-            topic: name_of(&client, partition.topic_id),
-            partition: partition.index,
-            from: committed.get(&partition).map(|offset| offset.get()),
-            to: to.get(),
-        });
-    }
-    if !args.change.dry_run {
-        group.reset(offsets).await?;
-    }
-    let count = changes.len();
-    let rows: Vec<String> = changes
-        .iter()
-        .map(|change| {
-            let from = change.from.map_or_else(|| "nothing".to_owned(), |from| from.to_string());
-            format!("\n  {}/{}: {from} -> {}", change.topic, change.partition, change.to)
-        })
-        .collect();
-    let what = format!("group {} in {count} partitions{}", args.group, rows.concat());
-    let change = Change::with(
-        args.change,
-        format!("reset {what}"),
-        format!("reset {what}"),
-        Reset { offsets: changes },
-    );
-    change.print(args.change)
-}
-
-/// The partitions that a reset is about.
-fn partitions(
-    client: &Client,
-    args: &ResetArgs,
-    committed: &BTreeMap<PartitionId, Offset>,
-) -> Result<Vec<PartitionId>, Failure> {
-    let Some(name) = &args.topic else {
-        let image = client.metadata();
-        return Ok(committed
-            .keys()
-            .filter(|partition| image.partition(partition).is_some())
-            .copied()
-            .collect());
-    };
-    let unknown = || {
-        let why = format!("there is no topic {name}\nsee which there are with `plimsoll topic list`");
-        Failure::new(Code::NotFound, why)
-    };
-    let topic_id = client.topic_id(name).ok_or_else(unknown)?;
-    let image = client.metadata();
-    let count = image.topics.get(&topic_id).map_or(0, |topic| topic.partitions.len());
-    let count = u32::try_from(count).unwrap_or(u32::MAX);
-    if let Some(wrong) = args.partitions.iter().find(|index| **index >= count) {
-        let why = format!("there is no partition {wrong}, topic {name} has {count}");
-        return Err(Failure::new(Code::NotFound, why));
-    }
-    let wanted = |index: &u32| args.partitions.is_empty() || args.partitions.contains(index);
-    Ok((0..count).filter(wanted).map(|index| PartitionId { topic_id, index }).collect())
-}
-
-/// The offset that a partition is reset to, within what is there.
-async fn target(client: &Client, partition: PartitionId, to: To, now_ms: u64) -> Result<Offset, Failure> {
-    let timestamp = match to {
-        To::At(ms) => Some(ms),
-        To::Ago(ms) => Some(i64::try_from(now_ms.saturating_sub(ms)).unwrap_or(i64::MAX)),
-        To::Earliest | To::Latest | To::Offset(_) => None,
-    };
-    let ends = client.partition_ends(partition, timestamp).await?;
-    let offset = match to {
-        To::Earliest => ends.log_start,
-        To::Latest => ends.high_watermark,
-        To::Offset(offset) => offset.clamp(ends.log_start, ends.high_watermark),
-        To::At(_) | To::Ago(_) => ends.offset_at_timestamp.unwrap_or(ends.high_watermark),
-    };
-    Offset::new(offset).map_err(|error| Failure::new(Code::Failed, error.to_string()))
 }
 
 async fn delete(args: DeleteArgs, host: &Host) -> Outcome {
@@ -421,21 +271,5 @@ impl From<GroupError> for Failure {
             _ => "",
         };
         Self::new(code, format!("{error}{remedy}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn targets() {
-        assert_eq!(to("earliest"), Ok(To::Earliest));
-        assert_eq!(to("17"), Ok(To::Offset(17)));
-        assert_eq!(to("@5"), Ok(To::At(5)));
-        assert_eq!(to("2s"), Ok(To::Ago(2000)));
-        for bad in ["", "soon", "-1", "@x", "18446744073709551615"] {
-            assert!(to(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -15,8 +15,6 @@ use serde::Serialize;
 use crate::exit::{Code, Failure, Outcome};
 use crate::output::{OutputArgs, one_line, print, quiet_pipe, table};
 
-/// Version of each line of a dump.
-const LINE_VERSION: u32 = 1;
 /// Bytes of a key or value that a table shows.
 const SHOWN_BYTES: usize = 64;
 
@@ -80,6 +78,13 @@ pub(crate) fn run(command: LogCommand) -> Outcome {
 }
 
 fn open(place: &WhereArgs) -> Result<(OfflineLogs, Vec<LogFiles>), Failure> {
+    if place.directory.exists() && !place.directory.is_dir() {
+        let why = format!(
+            "{} is no directory; give a data directory, or the directory of one partition in it",
+            place.directory.display()
+        );
+        return Err(Failure::new(Code::NotFound, why));
+    }
     let found = OfflineLogs::open(&place.directory)?;
     let wanted = |log: &&LogFiles| place.partition.is_none_or(|partition| log.partition == Some(partition));
     let logs: Vec<LogFiles> = found.logs().iter().filter(wanted).cloned().collect();
@@ -97,7 +102,6 @@ fn open(place: &WhereArgs) -> Result<(OfflineLogs, Vec<LogFiles>), Failure> {
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Line<'a> {
     Segment {
-        version: u32,
         partition: Option<String>,
         file: &'a str,
         base_offset: u64,
@@ -106,7 +110,6 @@ enum Line<'a> {
         sealed: bool,
     },
     Batch {
-        version: u32,
         position: u64,
         base_offset: u64,
         last_offset: u64,
@@ -124,7 +127,6 @@ enum Line<'a> {
         max_timestamp_ms: i64,
     },
     Record {
-        version: u32,
         offset: u64,
         timestamp_ms: i64,
         key: Option<String>,
@@ -132,7 +134,6 @@ enum Line<'a> {
         headers: Vec<(String, Option<String>)>,
     },
     Damage {
-        version: u32,
         position: u64,
         size_bytes: u64,
         what: String,
@@ -141,7 +142,6 @@ enum Line<'a> {
 
 fn segment_line<'a>(log: &LogFiles, segment: &'a SeenSegment) -> Line<'a> {
     Line::Segment {
-        version: LINE_VERSION,
         partition: log.partition.map(|partition| partition.to_string()),
         file: &segment.file,
         base_offset: segment.base_offset.get(),
@@ -154,7 +154,6 @@ fn segment_line<'a>(log: &LogFiles, segment: &'a SeenSegment) -> Line<'a> {
 fn batch_line(batch: &SeenBatch) -> Line<'static> {
     let header = &batch.header;
     Line::Batch {
-        version: LINE_VERSION,
         position: batch.position,
         base_offset: header.base_offset.get(),
         last_offset: header.last_offset().get(),
@@ -175,7 +174,6 @@ fn batch_line(batch: &SeenBatch) -> Line<'static> {
 
 fn record_lines(batch: &SeenBatch) -> Vec<Line<'static>> {
     let damage = |what: String| Line::Damage {
-        version: LINE_VERSION,
         position: batch.position,
         size_bytes: u64::try_from(batch.bytes.len()).unwrap_or(u64::MAX),
         what,
@@ -188,7 +186,6 @@ fn record_lines(batch: &SeenBatch) -> Vec<Line<'static>> {
     records
         .map(|record| match record {
             Ok(record) => Line::Record {
-                version: LINE_VERSION,
                 offset: record.offset.get(),
                 timestamp_ms: record.timestamp_ms,
                 key: record.key.as_deref().map(text),
@@ -205,12 +202,7 @@ fn record_lines(batch: &SeenBatch) -> Vec<Line<'static>> {
 }
 
 fn bad_line(bad: &BadBytes) -> Line<'static> {
-    Line::Damage {
-        version: LINE_VERSION,
-        position: bad.position,
-        size_bytes: bad.bytes,
-        what: bad.error.to_string(),
-    }
+    Line::Damage { position: bad.position, size_bytes: bad.bytes, what: bad.error.to_string() }
 }
 
 fn dump(args: &DumpArgs) -> Outcome {

@@ -15,6 +15,7 @@ mod elect;
 mod events;
 mod exit;
 mod files;
+mod given;
 mod group;
 mod health;
 mod known;
@@ -229,11 +230,10 @@ mod tests {
     #[test]
     fn every_command_prints_as_asked_and_is_watched_or_tried_without_effect() {
         // Servers print their log.
-        const NO_DOCUMENT: [&str; 6] = [
+        const NO_DOCUMENT: [&str; 5] = [
             "plimsoll controller run",
             "plimsoll spu run",
             "plimsoll standalone",
-            "plimsoll consume",
             "plimsoll completion",
             "plimsoll man",
         ];
@@ -272,26 +272,136 @@ mod tests {
         assert!(wrong.is_empty(), "these lack flags that every command has: {wrong:?}");
     }
 
+    /// What each command needs at least, so that one wrong value is all that is wrong.
+    const NEEDED: [(&str, &[&str]); 37] = [
+        ("plimsoll topic create", &["t"]),
+        ("plimsoll topic describe", &["t"]),
+        ("plimsoll topic delete", &["t"]),
+        ("plimsoll topic alter", &["t"]),
+        ("plimsoll topic add-partitions", &["t", "--to=2"]),
+        ("plimsoll retention set", &["t"]),
+        ("plimsoll produce", &["t"]),
+        ("plimsoll consume", &["t"]),
+        ("plimsoll bench produce", &["t"]),
+        ("plimsoll bench consume", &["t"]),
+        ("plimsoll group describe", &["g"]),
+        ("plimsoll group delete", &["g"]),
+        ("plimsoll group reset", &["g", "--to=earliest", "--topic=t"]),
+        ("plimsoll partition reassign", &["t/0", "--to=1"]),
+        ("plimsoll partition elect", &["t/0"]),
+        ("plimsoll disk reclaim", &["--spu=1", "--target-free=1GiB"]),
+        ("plimsoll disk borrow", &["--spu=1", "--bytes=1MiB"]),
+        ("plimsoll disk drill", &["--spu=1"]),
+        ("plimsoll spu describe", &["1"]),
+        ("plimsoll spu cordon", &["1"]),
+        ("plimsoll spu drain", &["1"]),
+        ("plimsoll spu offline", &["1"]),
+        ("plimsoll spu online", &["1"]),
+        ("plimsoll controller add", &["4@h:7001"]),
+        ("plimsoll controller remove", &["4"]),
+        ("plimsoll controller transfer", &["4"]),
+        ("plimsoll cluster start", &["--local"]),
+        ("plimsoll log dump", &["/d"]),
+        ("plimsoll log verify", &["/d"]),
+        ("plimsoll health mute", &["DISK_FULL"]),
+        ("plimsoll health unmute", &["DISK_FULL"]),
+        ("plimsoll profile set", &["p", "--controller=h:7001"]),
+        ("plimsoll profile use", &["p"]),
+        ("plimsoll profile delete", &["p"]),
+        ("plimsoll completion", &["bash"]),
+        ("plimsoll config view", &["client"]),
+        ("plimsoll config check", &["client"]),
+    ];
+
+    /// Flags whose values are text: whether there is such a thing is seen when it is looked for.
+    const FREE_TEXT: [&str; 20] = [
+        "advertise",
+        "bundle",
+        "config",
+        "controller",
+        "data-dir",
+        "dir",
+        "file",
+        "group",
+        "join-token",
+        "key-separator",
+        "listen",
+        "log",
+        "peer-token",
+        "profile",
+        "rack",
+        "separator",
+        "spu-advertise",
+        "spu-listen",
+        "topic",
+        "volume",
+    ];
+
+    fn parsed(words: &str, leave_out: &str, more: &str) -> Result<(), clap::error::ErrorKind> {
+        let needed =
+            NEEDED.iter().find(|(command, _)| *command == words).map_or(&[][..], |(_, needed)| needed);
+        let needed = needed.iter().copied().filter(|given| given.split('=').next() != Some(leave_out));
+        let more = Some(more).filter(|more| !more.is_empty());
+        let matches = Arguments::command().try_get_matches_from(words.split(' ').chain(needed).chain(more));
+        let parsed = matches.and_then(|matches| Arguments::from_arg_matches(&matches));
+        parsed.map(drop).map_err(|error| error.kind())
+    }
+
     #[test]
     fn nonsense_in_any_flag_is_an_error_and_never_a_panic() {
+        use clap::error::ErrorKind::{InvalidValue, TooManyValues, ValueValidation};
         let mut all = Vec::new();
         commands(&Arguments::command(), "", &mut all);
-        for words in all {
-            let path: Vec<&str> = words.split(' ').collect();
-            let mut command = &Arguments::command();
-            let root = command.clone();
-            command = &root;
-            for word in &path[1..] {
-                command = command.find_subcommand(word).expect("listed");
-            }
+        let root = Arguments::command();
+        let mut taken = Vec::new();
+        for words in all.iter().filter(|words| words.as_str() != "plimsoll") {
+            assert_eq!(parsed(words, "", ""), Ok(()), "{words}");
+            let path = words.split(' ').skip(1);
+            let command = path.fold(&root, |at, word| at.find_subcommand(word).expect("listed"));
             for flag in command.get_arguments().filter_map(|argument| argument.get_long()) {
                 for nonsense in ["10XB", "-1", "", "\u{1}", "99999999999999999999999", "two words"] {
-                    let given = format!("--{flag}={nonsense}");
-                    let arguments = path.iter().copied().chain([given.as_str()]);
-                    // Free text may be anything; what matters is that reading it never goes wrong.
-                    drop(Arguments::command().try_get_matches_from(arguments));
+                    let found = parsed(words, &format!("--{flag}"), &format!("--{flag}={nonsense}"));
+                    let refused = matches!(found, Err(InvalidValue | TooManyValues | ValueValidation));
+                    // The last record.
+                    let meant = (words.as_str(), flag, nonsense) == ("plimsoll consume", "from", "-1");
+                    if !(refused || meant || FREE_TEXT.contains(&flag)) {
+                        taken.push(format!("{words} --{flag}={nonsense}: {found:?}"));
+                    }
                 }
             }
+        }
+        assert!(taken.is_empty(), "{taken:#?}");
+    }
+
+    #[test]
+    fn nothing_of_something_is_not_its_default() {
+        for (words, flags) in [
+            ("plimsoll topic create", &["partitions=0", "replicas=0", "min-in-sync=0", "retention=0s"][..]),
+            ("plimsoll topic create", &["retention=999us", "retention-bytes=0", "segment-bytes=0"]),
+            ("plimsoll topic create", &["batch-bytes-max=0", "flush-interval=0s"]),
+            ("plimsoll topic alter", &["min-in-sync=0", "retention=0s", "retention-bytes=0"]),
+            ("plimsoll topic alter", &["batch-bytes-max=0", "flush-interval=0s"]),
+            ("plimsoll topic add-partitions", &["to=0"]),
+            ("plimsoll retention set", &["for=0s", "bytes=0"]),
+            ("plimsoll cluster start", &["controllers=0", "controllers=2", "controllers=4", "controllers=6"]),
+            ("plimsoll cluster start", &["controllers=7", "spus=0", "port=0"]),
+            ("plimsoll events", &["limit=0"]),
+        ] {
+            for flag in flags {
+                let name = flag.split('=').next().map(|name| format!("--{name}")).unwrap_or_default();
+                let found = parsed(words, &name, &format!("--{flag}"));
+                assert!(found.is_err_and(|kind| kind.as_str().is_some()), "{words} --{flag}");
+            }
+        }
+        for (words, flag) in [
+            ("plimsoll topic alter", "--retention=forever"),
+            ("plimsoll retention set", "--bytes=forever"),
+            // What an undo may have to say.
+            ("plimsoll topic alter", "--min-retention=0s"),
+            ("plimsoll topic alter", "--segment-bytes=0"),
+            ("plimsoll cluster start", "--controllers=5"),
+        ] {
+            assert_eq!(parsed(words, "", flag), Ok(()), "{words} {flag}");
         }
     }
 

@@ -128,7 +128,11 @@ pub(crate) async fn relief(args: ReliefArgs, host: &Host) -> Outcome {
         moves.iter().map(Moved::text).collect::<Vec<_>>().join("; ")
     };
     let begun = !moves.is_empty() && !args.cancel;
-    let done = if args.cancel { format!("called off: back {what}") } else { format!("moving {what}") };
+    let done = match (args.cancel, moves.is_empty()) {
+        (true, true) => "no relief was under way".to_owned(),
+        (true, false) => format!("called off: back {what}"),
+        (false, _) => format!("moving {what}"),
+    };
     let change = Change::with(args.change, format!("move {what}"), done, Moves { moves });
     if begun {
         change.undo("plimsoll partition relief --cancel").print(args.change)

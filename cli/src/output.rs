@@ -57,11 +57,18 @@ impl OutputArgs {
     }
 }
 
+/// A document with its field `version`.
 #[derive(Serialize)]
-struct Versioned<'a, T> {
+pub(crate) struct Versioned<'a, T> {
     version: u32,
     #[serde(flatten)]
     document: &'a T,
+}
+
+impl<'a, T> Versioned<'a, T> {
+    pub(crate) fn of(document: &'a T) -> Self {
+        Self { version: DOCUMENT_VERSION, document }
+    }
 }
 
 /// Prints a document as JSON or YAML, or with `table` as a table.
@@ -83,11 +90,11 @@ pub(crate) fn print_wide<T: Serialize>(
     let text = match format {
         Format::Table | Format::Wide => table(document, format == Format::Wide),
         Format::Json => {
-            let versioned = Versioned { version: DOCUMENT_VERSION, document };
+            let versioned = Versioned::of(document);
             serde_json::to_string_pretty(&versioned).map_err(unprintable)? + "\n"
         }
         Format::Yaml => {
-            let versioned = Versioned { version: DOCUMENT_VERSION, document };
+            let versioned = Versioned::of(document);
             yaml::document(&serde_json::to_value(&versioned).map_err(unprintable)?)
         }
     };
@@ -96,10 +103,11 @@ pub(crate) fn print_wide<T: Serialize>(
 
 /// One document of a stream of them: JSON on one line, or a YAML document.
 pub(crate) fn one_line<T: Serialize>(format: Format, document: &T) -> Result<String, Failure> {
+    let versioned = Versioned::of(document);
     match format {
-        Format::Yaml => Ok(yaml::document(&serde_json::to_value(document).map_err(unprintable)?)),
+        Format::Yaml => Ok(yaml::document(&serde_json::to_value(&versioned).map_err(unprintable)?)),
         Format::Table | Format::Wide | Format::Json => {
-            Ok(serde_json::to_string(document).map_err(unprintable)? + "\n")
+            Ok(serde_json::to_string(&versioned).map_err(unprintable)? + "\n")
         }
     }
 }
@@ -188,7 +196,11 @@ mod tests {
         struct Document {
             topics: u32,
         }
-        let versioned = Versioned { version: DOCUMENT_VERSION, document: &Document { topics: 3 } };
+        let versioned = Versioned::of(&Document { topics: 3 });
         assert_eq!(serde_json::to_string(&versioned).expect("plain data"), r#"{"version":1,"topics":3}"#);
+        let line = |format| one_line(format, &Document { topics: 3 }).map_err(|failure| failure.message);
+        assert_eq!(line(Format::Json), Ok("{\"version\":1,\"topics\":3}\n".to_owned()));
+        let yaml = line(Format::Yaml).expect("plain data");
+        assert!(yaml.starts_with("---\n") && yaml.contains("version: 1\n"), "{yaml}");
     }
 }

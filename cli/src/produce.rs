@@ -1,28 +1,32 @@
 //! `plimsoll produce`: one record for each line of standard input or of a file.
 
+mod check;
 mod input;
+mod interrupts;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use plimsoll_client::{Acks, Compression, Delivery, OnFull, ProduceError, Producer, ProducerEvent};
+use plimsoll_client::{Acks, Compression, Delivery, OnFull, ProduceError, Producer, ProducerEvent, Record};
 use plimsoll_host::Host;
 use plimsoll_host::config::{ByteSize, Span};
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
+use crate::change::ChangeArgs;
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
 use crate::latency::{Latencies, shown};
-use crate::output::{OutputArgs, print, say};
-use input::{Input, Shape};
+use crate::output::{print, say};
+use input::{Input, Line, Shape};
+use interrupts::Interrupts;
 
 /// Deliveries looked after at once.
 const DELIVERIES_MAX: usize = 100_000;
@@ -58,7 +62,14 @@ pub(crate) struct ProduceArgs {
     #[command(flatten)]
     connect: ConnectArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    change: ChangeArgs,
+}
+
+impl ProduceArgs {
+    /// The record that a line is.
+    fn record(&self, line: &Line<'_>) -> Result<Record, String> {
+        line.record(self.format, self.key_separator.as_deref(), self.partition, &self.headers)
+    }
 }
 
 /// Settings of a producer, for `produce` and `bench`.
@@ -164,6 +175,7 @@ pub(crate) struct Summary {
 /// Counts deliveries as they come.
 #[derive(Default)]
 struct Tally {
+    sent: u64,
     acked: u64,
     failed: u64,
     first_error: Option<ProduceError>,
@@ -193,7 +205,7 @@ impl Deliveries {
                         None => more = false,
                     },
                     Some((done, at)) = open.next(), if !open.is_empty() => {
-                        let mut tally = counts.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut tally = lock(&counts);
                         match done {
                             Ok(_) => {
                                 tally.acked += 1;
@@ -213,20 +225,24 @@ impl Deliveries {
     }
 
     /// Sends one record; a refusal of the SDK counts as a failure and is given back.
-    pub(crate) async fn send(
-        &self,
-        producer: &Producer,
-        record: plimsoll_client::Record,
-    ) -> Result<(), ProduceError> {
+    ///
+    /// Cancel safe: when dropped before it is ready, the record was neither sent nor counted.
+    pub(crate) async fn send(&self, producer: &Producer, record: Record) -> Result<(), ProduceError> {
+        // First: nothing is waited for between handing a record over and counting it.
+        let place = self.sent.reserve().await;
         let at = self.host.clock.now();
-        match producer.send(record).await {
+        let sent = producer.send(record).await;
+        let mut tally = lock(&self.tally);
+        tally.sent += 1;
+        match sent {
             Ok(delivery) => {
                 // The task ends after this handle only.
-                drop(self.sent.send((delivery, at)).await);
+                if let Ok(place) = place {
+                    place.send((delivery, at));
+                }
                 Ok(())
             }
             Err(error) => {
-                let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
                 tally.failed += 1;
                 tally.first_error.get_or_insert_with(|| error.clone());
                 Err(error)
@@ -234,17 +250,31 @@ impl Deliveries {
         }
     }
 
-    /// Acknowledged and failed so far.
-    pub(crate) fn counts(&self) -> (u64, u64) {
-        let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        (tally.acked, tally.failed)
+    /// What was counted so far, also while [`finish`] has the rest.
+    fn counts(&self) -> Counts {
+        Counts(Arc::clone(&self.tally))
     }
 
     async fn end(self) -> Tally {
         let Self { sent, tally, mut task, .. } = self;
         drop(sent);
         task.finished().await;
-        std::mem::take(&mut *tally.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&tally))
+    }
+}
+
+fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
+    tally.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Looks at a [`Tally`] while it grows.
+struct Counts(Arc<Mutex<Tally>>);
+
+impl Counts {
+    /// Sent, acknowledged and failed so far.
+    fn now(&self) -> (u64, u64, u64) {
+        let tally = lock(&self.0);
+        (tally.sent, tally.acked, tally.failed)
     }
 }
 
@@ -284,27 +314,41 @@ pub(crate) async fn finish(
 pub(crate) async fn run(args: ProduceArgs, host: &Host) -> Outcome {
     // Before anything is dialled: what cannot be read is told at once.
     let mut input = Input::open(args.file.as_deref())?;
+    if args.change.dry_run {
+        return check::run(&args, host, &mut input).await;
+    }
     let client = args.connect.connect_for_records(host).await?;
     let producer = args.settings.build(&client, &args.topic).await?;
     let refusals = watch_refusals(&producer, host);
     let started = host.clock.now();
     let deliveries = Deliveries::start(host);
-    let progress = !args.quiet && args.output.for_people() && std::io::stderr().is_terminal();
-    let read = send_lines(&args, host, &producer, &deliveries, &mut input, started, progress).await;
-    let (summary, first_error) = finish(producer, deliveries, &refusals, host, started).await;
+    let counts = deliveries.counts();
+    let progress = !args.quiet && args.change.output.for_people() && std::io::stderr().is_terminal();
+    // Up to here nothing was sent, and a signal simply ends the process.
+    let mut interrupts = Interrupts::listen()?;
+    let read = {
+        let lines = send_lines(&args, host, &producer, &deliveries, &mut input, started, progress);
+        interrupts.unless(lines).await
+    };
+    if read.is_none() {
+        interrupts.tell(&counts);
+    }
+    let finishing = finish(producer, deliveries, &refusals, host, started);
+    let (summary, first_error) = interrupts.wait_out(finishing, &counts).await?;
     if progress {
         eprint!("\r\x1b[K");
     }
-    if args.output.for_people() {
+    if args.change.output.for_people() {
         // Standard output stays free: in a pipeline nobody expects a summary there.
         say(summary_text(&summary));
     } else {
-        print(args.output, &summary, summary_text)?;
+        print(args.change, &summary, summary_text)?;
     }
-    read?;
-    match first_error {
-        None => Ok(()),
-        Some(error) => Err(error.into()),
+    match (read, first_error) {
+        (None, error) => Err(interrupts.failure(error)),
+        (Some(Err(failure)), _) => Err(failure),
+        (Some(Ok(())), Some(error)) => Err(error.into()),
+        (Some(Ok(())), None) => Ok(()),
     }
 }
 
@@ -376,8 +420,7 @@ async fn send_lines(
             host.clock.sleep_until(started.saturating_add(due)).await;
         }
         let number = line.number;
-        let record = line.record(args.format, args.key_separator.as_deref(), args.partition, &args.headers);
-        let record = record.map_err(|why| {
+        let record = args.record(&line).map_err(|why| {
             let why = format!("line {number}: {why}\n{sent} records were sent before it, none after");
             Failure::new(Code::Failed, why)
         })?;
@@ -390,7 +433,7 @@ async fn send_lines(
         let now = host.clock.now();
         if progress && now.saturating_sub(told_at) >= PROGRESS {
             told_at = now;
-            let (acked, failed) = deliveries.counts();
+            let (sent, acked, failed) = deliveries.counts().now();
             eprint!("\r\x1b[K{sent} records sent, {acked} acknowledged, {failed} failed");
         }
     }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::change::{Change, ChangeArgs};
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
+use crate::given;
 use crate::known;
 use crate::output::{ShowArgs, print, print_wide, table};
 use crate::topic_change::{self, AddPartitionsArgs, AlterArgs};
@@ -34,31 +35,31 @@ pub(crate) struct CreateArgs {
     /// 1 to 200 ASCII letters, digits, '.', '_' and '-'
     name: String,
     /// Number of partitions
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     partitions: u32,
     /// Copies of each partition, each on another node
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     replicas: u32,
     /// Copies that must be in sync for acks=all; default one less than the replicas, at least 1
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     min_in_sync: Option<u32>,
     /// How long records are kept, such as 7d; for ever when not given
-    #[arg(long)]
+    #[arg(long, value_parser = given::time)]
     retention: Option<Span>,
     /// Bytes kept of each partition, such as 10GiB; without limit when not given
-    #[arg(long)]
+    #[arg(long, value_parser = given::size)]
     retention_bytes: Option<ByteSize>,
     /// Bytes of a segment; the node's default when not given
-    #[arg(long)]
+    #[arg(long, value_parser = given::size)]
     segment_bytes: Option<ByteSize>,
     /// Greatest batch; 1MiB when not given
-    #[arg(long)]
+    #[arg(long, value_parser = given::size)]
     batch_bytes_max: Option<ByteSize>,
     /// When records are synced to the disk
     #[arg(long, value_enum, default_value_t)]
     flush: Flush,
     /// Pause between two syncs, with --flush interval
-    #[arg(long, default_value = "1s")]
+    #[arg(long, default_value = "1s", value_parser = given::time)]
     flush_interval: Span,
     /// What a filling disk may do to records that have not expired
     #[arg(long, value_enum, default_value_t)]
@@ -253,18 +254,19 @@ async fn create(args: CreateArgs, host: &Host) -> Outcome {
         batch_bytes_max,
         ..TopicConfig::default()
     };
-    let of = |partitions: usize| {
-        format!("topic {} with {partitions} partitions of {} replicas", args.name, args.replicas)
+    let of = |partitions: usize, replicas: u32| {
+        format!("topic {} with {partitions} partitions of {replicas} replicas", args.name)
     };
     let undo = format!("plimsoll topic delete {}", args.name);
     if args.change.dry_run {
         check_creation(&client, &args)?;
-        let would = format!("create {}", of(usize::try_from(args.partitions).unwrap_or(usize::MAX)));
+        let partitions = usize::try_from(args.partitions).unwrap_or(usize::MAX);
+        let would = format!("create {}", of(partitions, args.replicas));
         return Change::new(args.change, would, "").undo(undo).print(args.change);
     }
     admin.create_topic(args.name.clone(), config).await?;
     let topic: Topic = admin.describe_topic(args.name.clone()).await?.into();
-    let done = format!("created {}", of(topic.partitions.len()));
+    let done = format!("created {}", of(topic.partitions.len(), topic.replicas));
     Change::with(args.change, "", done, One { topic }).undo(undo).print(args.change)
 }
 

@@ -10,36 +10,37 @@ use serde::Serialize;
 use crate::change::{Change, ChangeArgs};
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
+use crate::given;
 use crate::topic::{Flush, Pressure, milliseconds, pressure_name};
 
 #[derive(Debug, Args)]
 pub(crate) struct AlterArgs {
     name: String,
     /// Copies that must be in sync for acks=all
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     min_in_sync: Option<u32>,
     /// How long records are kept, such as 7d, or forever
-    #[arg(long, value_parser = kept::<Span>)]
+    #[arg(long, value_parser = kept_time)]
     retention: Option<Kept<Span>>,
     /// Bytes kept of each partition, such as 10GiB, or forever
-    #[arg(long, value_parser = kept::<ByteSize>)]
+    #[arg(long, value_parser = kept_size)]
     retention_bytes: Option<Kept<ByteSize>>,
-    /// Bytes of a segment, from the next one on
+    /// Bytes of a segment, from the next one on; 0 for the node's default
     #[arg(long)]
     segment_bytes: Option<ByteSize>,
     /// Greatest batch
-    #[arg(long)]
+    #[arg(long, value_parser = given::size)]
     batch_bytes_max: Option<ByteSize>,
     /// When records are synced to the disk
     #[arg(long, value_enum)]
     flush: Option<Flush>,
     /// Pause between two syncs, with --flush interval
-    #[arg(long)]
+    #[arg(long, value_parser = given::time)]
     flush_interval: Option<Span>,
     /// What a filling disk may do to records that have not expired
     #[arg(long, value_enum)]
     on_pressure: Option<Pressure>,
-    /// Age below which a filling disk never deletes records, with --on-pressure trim
+    /// Age below which a filling disk never deletes records, with --on-pressure trim; 0s for none
     #[arg(long)]
     min_retention: Option<Span>,
     #[command(flatten)]
@@ -54,15 +55,15 @@ pub(crate) struct RetentionArgs {
     /// The topic
     topic: String,
     /// How long records are kept, such as 7d, or forever
-    #[arg(long = "for", value_name = "TIME", value_parser = kept::<Span>)]
+    #[arg(long = "for", value_name = "TIME", value_parser = kept_time)]
     retention: Option<Kept<Span>>,
     /// Bytes kept of each partition, such as 10GiB, or forever
-    #[arg(long, value_name = "SIZE", value_parser = kept::<ByteSize>)]
+    #[arg(long, value_name = "SIZE", value_parser = kept_size)]
     bytes: Option<Kept<ByteSize>>,
     /// What a filling disk may do to records that have not expired
     #[arg(long, value_enum)]
     on_pressure: Option<Pressure>,
-    /// Age below which a filling disk never deletes records, with --on-pressure trim
+    /// Age below which a filling disk never deletes records, with --on-pressure trim; 0s for none
     #[arg(long, value_name = "TIME")]
     min: Option<Span>,
     #[command(flatten)]
@@ -91,14 +92,19 @@ impl From<RetentionArgs> for AlterArgs {
 }
 
 pub(crate) async fn retention(args: RetentionArgs, host: &Host) -> Outcome {
-    alter(args.into(), host).await
+    let args = AlterArgs::from(args);
+    if request(&args)? == unchanged(&args.name) {
+        let why = "nothing to change is given; see `plimsoll retention set --help`";
+        return Err(Failure::new(Code::Usage, why));
+    }
+    alter(args, host).await
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct AddPartitionsArgs {
     name: String,
     /// How many partitions the topic is to have in all; records with a key may go elsewhere afterwards
-    #[arg(long, value_name = "TOTAL")]
+    #[arg(long, value_name = "TOTAL", value_parser = clap::value_parser!(u32).range(1..))]
     to: u32,
     #[command(flatten)]
     connect: ConnectArgs,
@@ -113,8 +119,19 @@ enum Kept<T> {
     ForEver,
 }
 
-fn kept<T: std::str::FromStr<Err = String>>(text: &str) -> Result<Kept<T>, String> {
-    if text == "forever" { Ok(Kept::ForEver) } else { text.parse().map(Kept::Limit) }
+fn kept_time(text: &str) -> Result<Kept<Span>, String> {
+    kept(text, given::time)
+}
+
+fn kept_size(text: &str) -> Result<Kept<ByteSize>, String> {
+    kept(text, given::size)
+}
+
+fn kept<T>(text: &str, limit: impl Fn(&str) -> Result<T, String>) -> Result<Kept<T>, String> {
+    if text == "forever" {
+        return Ok(Kept::ForEver);
+    }
+    limit(text).map(Kept::Limit).map_err(|why| format!("{why}; or forever"))
 }
 
 #[derive(Serialize)]
@@ -132,7 +149,7 @@ struct Difference {
 
 pub(crate) async fn alter(args: AlterArgs, host: &Host) -> Outcome {
     let request = request(&args)?;
-    if request == (AlterTopicRequest { name: args.name.clone(), ..Default::default() }) {
+    if request == unchanged(&args.name) {
         let why = "nothing to alter is given; see `plimsoll topic alter --help`";
         return Err(Failure::new(Code::Usage, why));
     }
@@ -154,6 +171,11 @@ pub(crate) async fn alter(args: AlterArgs, host: &Host) -> Outcome {
         Some(undo) => change.undo(undo).print(args.change),
         None => change.print(args.change),
     }
+}
+
+/// A request that changes nothing.
+fn unchanged(name: &str) -> AlterTopicRequest {
+    AlterTopicRequest { name: name.to_owned(), ..Default::default() }
 }
 
 fn request(args: &AlterArgs) -> Result<AlterTopicRequest, Failure> {
@@ -244,6 +266,10 @@ pub(crate) async fn add_partitions(args: AddPartitionsArgs, host: &Host) -> Outc
     let before = admin.describe_topic(args.name.clone()).await?.partitions.len();
     if !args.change.dry_run {
         admin.add_partitions(args.name.clone(), args.to).await?;
+    } else if usize::try_from(args.to).unwrap_or(usize::MAX) < before {
+        let why =
+            format!("INVALID_ARGUMENT: the topic has {before} partitions; it can have more, never fewer");
+        return Err(Failure::new(Code::Failed, why));
     }
     let of = |verb: &str| format!("{verb} topic {}: partitions {before} -> {}", args.name, args.to);
     Change::new(args.change, of("grow"), of("grew")).print(args.change)

@@ -54,6 +54,28 @@ impl ControllerSettings {
         }
     }
 
+    /// Checks what must agree.
+    ///
+    /// # Errors
+    /// A sentence for people that names the settings that don't.
+    pub fn check(&self) -> Result<(), String> {
+        self.raft.check()?;
+        self.session.check()?;
+        if self.bootstrap && self.join {
+            return Err("give one of bootstrap and join, not both".to_owned());
+        }
+        // A judge that is elected must have time left to hear the nodes before they are suspect.
+        let (election, suspect_after) =
+            (self.raft.election_timeout_max(), self.session.liveness.suspect_after);
+        if election > suspect_after / 2 {
+            return Err(format!(
+                "an election may take {election:?} to begin (2 x election_tick x tick), it must be at most half of \
+                 suspect_after ({suspect_after:?})"
+            ));
+        }
+        Ok(())
+    }
+
     /// The door to the data directory `root`, for [`Controller::start`]; makes the directory if it is missing.
     ///
     /// # Errors
@@ -119,10 +141,7 @@ impl Controller {
         root: &Path,
         listener: Listener,
     ) -> Result<Self, ControllerError> {
-        settings.raft.check().map_err(ControllerError::Settings)?;
-        if settings.bootstrap && settings.join {
-            return Err(ControllerError::Settings("give one of --bootstrap and --join, not both".to_owned()));
-        }
+        settings.check().map_err(ControllerError::Settings)?;
         // Who joins does not know who votes; it is told by a snapshot.
         let voters: Vec<_> =
             if settings.join { Vec::new() } else { settings.raft.peers.keys().copied().collect() };

@@ -1,7 +1,8 @@
 //! `grpc.health.v1` and reflection.
 //!
 //! `""` and `plimsoll.v1.Metadata` are SERVING while this controller knows a leader; `plimsoll.v1.Control` and
-//! `plimsoll.v1.Admin` while it leads. A full disk alone never makes a controller NOT_SERVING.
+//! `plimsoll.v1.Admin` while it leads. A full disk alone never makes a controller NOT_SERVING; a journal that takes
+//! nothing does, for then it knows no leader.
 
 use std::sync::Arc;
 

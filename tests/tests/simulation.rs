@@ -1,7 +1,13 @@
 //! The whole cluster from seeds: nothing acknowledged is lost, and a seed gives the same run twice.
 
+use std::process::{Command, Output};
+
 use plimsoll_host::Random;
 use plimsoll_tests::simulation::{Report, run};
+
+/// Runs without operators and groups, with flush=ack and without.
+const QUIET_ACK: u64 = 9;
+const QUIET_OS: u64 = 2;
 
 fn whole(seed: u64) -> Report {
     let report = run(seed);
@@ -16,15 +22,83 @@ fn whole(seed: u64) -> Report {
     report
 }
 
-/// A run with operators, relief and a consumer group.
-#[test]
-fn one_seed_twice_is_the_same_run() {
-    let (first, second) = (whole(1), whole(1));
-    assert!(first.lines.iter().any(|line| line.contains("the group has read up to")), "no group is at work");
+fn simulate(arguments: &[&str]) -> Output {
+    let simulate =
+        Command::new(env!("CARGO_BIN_EXE_simulate")).args(arguments).env_remove("RUST_LOG").output();
+    simulate.expect("the program was built with this test")
+}
+
+/// Compares everything that was recorded, digests of the checker's events and of the disks' bytes included.
+fn twice(seed: u64) -> Report {
+    let (first, second) = (whole(seed), whole(seed));
     for (at, (a, b)) in first.lines.iter().zip(&second.lines).enumerate() {
-        assert_eq!(a, b, "line {at} differs");
+        assert_eq!(a, b, "seed {seed}: line {at} differs");
     }
     assert_eq!(first, second);
+    first
+}
+
+/// A run with operators, relief and a consumer group, in this process and in another.
+#[test]
+fn one_seed_twice_is_the_same_run() {
+    let here = twice(1);
+    assert!(here.lines.iter().any(|line| line.contains("the group has read up to")), "no group is at work");
+    let elsewhere = simulate(&["--seeds", "1", "--seed", "1"]);
+    let told = String::from_utf8_lossy(&elsewhere.stdout);
+    let digests = format!("events {:016x}, disks {:016x}", here.events_digest, here.disks_digest);
+    assert!(told.contains(&digests), "{digests} here, and elsewhere\n{told}");
+}
+
+#[test]
+fn other_seeds_twice_are_the_same_runs() {
+    for (seed, flush) in [(QUIET_ACK, "Ack"), (QUIET_OS, "Os")] {
+        let run = twice(seed);
+        let plan = &run.lines[0];
+        assert!(plan.contains(&format!("flush: {flush}")) && plan.contains("operated: false"), "{plan}");
+    }
+}
+
+/// A rule that is told nothing finds nothing.
+#[test]
+fn every_rule_of_the_checker_is_fed() {
+    let judged = whole(QUIET_OS).judged;
+    for kind in [
+        "Sent",
+        "Answered",
+        "Seek",
+        "Read",
+        "Committed",
+        "Led",
+        "Held",
+        "Healed",
+        "Regained",
+        "Refused",
+        "Logged",
+    ] {
+        assert!(judged.contains_key(kind), "no {kind} in {judged:?}");
+    }
+}
+
+/// What differs between runs shows in their digests.
+#[test]
+fn other_seeds_have_other_digests() {
+    let (one, other) = (whole(QUIET_ACK), whole(QUIET_OS));
+    assert_ne!(one.events_digest, other.events_digest);
+    assert_ne!(one.disks_digest, other.disks_digest);
+}
+
+#[test]
+fn a_panic_is_told_with_its_seed() {
+    let ended = simulate(&["--panic", "--seeds", "2", "--seed", "3"]);
+    let told = String::from_utf8_lossy(&ended.stdout);
+    assert!(!ended.status.success(), "{told}");
+    for wanted in
+        ["seed 3: FAILED", "seed 4: FAILED", "panic: ", "planted", "--seeds 1 --seed 3", "--seeds 1 --seed 4"]
+    {
+        assert!(told.contains(wanted), "no {wanted:?} in\n{told}");
+    }
+    let last = told.lines().last().unwrap_or_default();
+    assert!(last.starts_with("SIMULATION seeds=2 failed=2 steps="), "{last}");
 }
 
 #[test]

@@ -42,7 +42,8 @@ fn on_small_disks() -> Topology {
     }
 }
 
-/// Nothing is refused that frees space, and elections go on: the node of the first controller is killed with it.
+/// Nothing is refused that frees space, and elections go on: a storage node that leads is killed and started, and a
+/// controller.
 async fn shared_disks_full(run: &mut Run) -> anyhow::Result<()> {
     run.plain_topic("spare", TopicConfig { partitions: 1, ..TopicConfig::default() }).await?;
     run.write("spare", 40 << 20).await?;
@@ -55,6 +56,7 @@ async fn shared_disks_full(run: &mut Run) -> anyhow::Result<()> {
     run.expect(told.contains("CONTROLLER_DISK") || told.contains("disk"), || {
         format!("topic create with full controllers: {told}")
     });
+    killed_and_started(run).await?;
     let spu = run.a_leader()?;
     run.kill(spu);
     run.pause(3.0).await;
@@ -69,6 +71,37 @@ async fn shared_disks_full(run: &mut Run) -> anyhow::Result<()> {
     for spu in 1..=3 {
         run.end_episode(spu, deleted).await?;
     }
+    Ok(())
+}
+
+/// The leading controller is killed and started while its disk has no room: another leads, and it comes back without
+/// its metadata store, which would abort the process.
+async fn killed_and_started(run: &mut Run) -> anyhow::Result<()> {
+    let leader = run.leading_controller().await?;
+    run.say(&format!("controller {leader} leads and is killed"));
+    run.cluster.controller(leader).kill();
+    let killed = run.now();
+    let next = run.leading_controller().await?;
+    run.figure("controller_replaced_ms", Some(millis(run.now().saturating_sub(killed))), Some(5_000));
+    run.expect(next != leader, || format!("controller {leader} leads and does not run"));
+    let applied = run.applied().await?;
+    run.cluster.controller(leader).start()?;
+    let started = run.now();
+    let mut back = None;
+    while back.is_none() && run.now() < started + Duration::from_secs(20) {
+        run.pause(0.1).await;
+        let status = run.client.admin().cluster_status().await?;
+        let known = status.controllers.iter().find(|c| c.controller_id == u64::from(leader));
+        if known.is_some_and(|c| c.reachable && c.applied_index >= applied) {
+            back = Some(millis(run.now().saturating_sub(started)));
+        }
+    }
+    run.figure("controller_back_ms", back, Some(10_000));
+    run.cluster.check_alive()?;
+    let log = std::fs::read_to_string(run.cluster.controller(leader).log())?;
+    run.expect(log.contains("too little room to open the metadata store"), || {
+        format!("controller {leader} opened its metadata store on a full disk")
+    });
     Ok(())
 }
 
@@ -87,6 +120,7 @@ async fn disk_full(run: &mut Run) -> anyhow::Result<()> {
     let told = refused.map_or_else(|error| format!("{error:#}"), |_| "created".to_owned());
     run.say(&format!("topic create: {told}"));
     run.expect(told.contains("CONTROLLER_DISK"), || format!("topic create with full controllers: {told}"));
+    killed_and_started(run).await?;
     // Leaders still move: one storage node is killed.
     let spu = run.a_leader()?;
     let led = run.led_by(TOPIC, spu);

@@ -7,7 +7,7 @@ use plimsoll_client::{GroupConsumer, OnPressure, TopicConfig};
 
 use super::Scenario;
 use super::bars::{Bar, EVERY_PARTITION, NO_REROUTE, Without};
-use super::run::{Run, millis};
+use super::run::{Run, millis, records_in};
 use crate::filler::Filler;
 use crate::plain;
 
@@ -143,6 +143,7 @@ async fn full_up_to_the_group(run: &mut Run) -> anyhow::Result<Vec<Filler>> {
     }
     let start = log_start(run).await?;
     run.say(&format!("deleted up to {start}; the group has read {READ}"));
+    run.judge_starts(TRIMMED, |_| READ).await?;
     run.expect(start <= READ, || format!("records from {READ} on were deleted before the group read them"));
     let last = run.now() - Duration::from_secs(2);
     let acked = run.first_ack(last, |_| true);
@@ -159,7 +160,7 @@ async fn room_again(run: &mut Run, let_go: Duration, from: Duration) -> anyhow::
     for spu in 1..=3 {
         run.end_episode(spu, from).await?;
     }
-    Ok(())
+    run.judge_starts(TRIMMED, |_| records_in(WRITTEN_BYTES)).await
 }
 
 async fn pinned(run: &mut Run) -> anyhow::Result<()> {
@@ -168,7 +169,7 @@ async fn pinned(run: &mut Run) -> anyhow::Result<()> {
     let mut member = slow_member(run).await?;
     let from = run.now();
     let fillers = full_up_to_the_group(run).await?;
-    read_to(run, &mut member, WRITTEN_BYTES / (16 << 10)).await?;
+    read_to(run, &mut member, records_in(WRITTEN_BYTES)).await?;
     member.commit().await.context("a commit on full disks")?;
     run.say("the group has read everything");
     let committed = run.now();
@@ -231,5 +232,5 @@ async fn past(run: &mut Run) -> anyhow::Result<()> {
     for spu in 1..=3 {
         run.end_episode(spu, from).await?;
     }
-    Ok(())
+    run.judge_starts(TRIMMED, |_| records_in(WRITTEN_BYTES)).await
 }

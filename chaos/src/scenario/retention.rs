@@ -7,7 +7,7 @@ use plimsoll_client::TopicConfig;
 use super::Scenario;
 use super::bars::{Bar, EVERY_PARTITION, NO_REROUTE, Without};
 use super::many_full::{fill, refused_for_good};
-use super::run::{Run, millis};
+use super::run::{Run, millis, records_in};
 
 const BY_TIME: Without = &[
     (Bar::Detect, "several disks fill at once; see leader-full"),
@@ -40,12 +40,15 @@ async fn expire(run: &mut Run, config: TopicConfig, bytes: u64) -> anyhow::Resul
     const KEPT: Duration = Duration::from_secs(16);
     let config = TopicConfig { retention_ms: millis(KEPT), ..config };
     run.plain_topic("expiring", config).await?;
+    let began = run.now();
     run.write("expiring", bytes).await?;
     let written = run.now();
     run.flowing(3, 500, 512).await?;
     let from = run.now();
     let fillers = fill(run, &[1, 2, 3]).await?;
     refused_for_good(run, from).await;
+    let may_trim_below = |now| if now < began + KEPT { 0 } else { records_in(bytes) };
+    run.judge_starts("expiring", may_trim_below).await?;
     run.expect(run.now() < written + KEPT, || "the data expired before the disks were full".to_owned());
     let expired = written + KEPT;
     let again = run.until(Duration::from_secs(40), |run| run.first_ack(expired, |_| true).is_some()).await;
@@ -55,5 +58,5 @@ async fn expire(run: &mut Run, config: TopicConfig, bytes: u64) -> anyhow::Resul
     for spu in 1..=3 {
         run.end_episode(spu, from).await?;
     }
-    Ok(())
+    run.judge_starts("expiring", may_trim_below).await
 }

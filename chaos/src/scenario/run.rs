@@ -388,6 +388,8 @@ impl Run {
     }
 }
 
+pub(super) use workloads::records_in;
+
 pub(super) use figures::{of_requests_to_full_disks, percentile};
 
 /// Whole milliseconds.

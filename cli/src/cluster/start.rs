@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use clap::Args;
 use plimsoll_client::Client;
-use plimsoll_host::config::Span;
+use plimsoll_host::config::{ByteSize, Span};
 use plimsoll_host::{BindError, Host};
 use plimsoll_proto::v1::SpuState;
+use plimsoll_spu::SpuSettings;
 use serde::Serialize;
 
 use super::local::{DirArgs, Local, Member, Process, Role};
@@ -20,6 +21,8 @@ use crate::files;
 use crate::output::{say, write_out};
 
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
+const PORT_DEFAULT: u16 = 7001;
+const BYTE_LIMIT_DEFAULT: ByteSize = ByteSize(1 << 30);
 
 #[derive(Debug, Args)]
 pub(crate) struct StartArgs {
@@ -30,14 +33,14 @@ pub(crate) struct StartArgs {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=64))]
     spus: u32,
     /// Controllers; 1, 3 or 5
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=7))]
+    #[arg(long, default_value_t = 3, value_parser = controllers)]
     controllers: u32,
-    /// First port; controllers take it and those behind it, storage nodes start ten further
-    #[arg(long, default_value_t = 7001, value_parser = clap::value_parser!(u16).range(1..=65_000))]
-    port: u16,
-    /// Bytes that each storage node may use, whatever their common filesystem has
-    #[arg(long, default_value = "1GiB")]
-    byte_limit: plimsoll_host::config::ByteSize,
+    /// First port; controllers take it and those behind it, storage nodes start ten further [default: 7001]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=65_000))]
+    port: Option<u16>,
+    /// Bytes that each storage node that is started may use, whatever their common filesystem has [default: 1GiB]
+    #[arg(long, value_name = "SIZE")]
+    byte_limit: Option<ByteSize>,
     /// How long it may take until every node is online
     #[arg(long, default_value = "60s")]
     timeout: Span,
@@ -45,6 +48,26 @@ pub(crate) struct StartArgs {
     dir: DirArgs,
     #[command(flatten)]
     change: ChangeArgs,
+}
+
+/// An even number bears the loss of no more controllers than one less.
+fn controllers(text: &str) -> Result<u32, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        "5" => Ok(5),
+        _ => Err("1, 3 or 5".to_owned()),
+    }
+}
+
+impl StartArgs {
+    fn port(&self) -> u16 {
+        self.port.unwrap_or(PORT_DEFAULT)
+    }
+
+    fn byte_limit(&self) -> ByteSize {
+        self.byte_limit.unwrap_or(BYTE_LIMIT_DEFAULT)
+    }
 }
 
 /// What a local cluster consists of, for programs.
@@ -77,6 +100,9 @@ pub(crate) async fn run(args: StartArgs, host: &Host) -> Outcome {
     let missing: Vec<&Member> =
         local.members.iter().filter(|member| member.running(&dir).is_none()).collect();
     for member in &missing {
+        if member.role == Role::Spu {
+            check_spu(&args, &local, member, &dir)?;
+        }
         check_port(host, &member.address).await?;
     }
     if args.change.dry_run {
@@ -134,16 +160,25 @@ fn known(args: &StartArgs, dir: &Path, local: Local) -> Result<Local, Failure> {
             dir.display()
         ));
     }
+    let first = local.of(Role::Controller).next().and_then(|member| member.address.rsplit_once(':'));
+    if let (Some(asked), Some((_, port))) = (args.port, first)
+        && asked.to_string() != port
+    {
+        say(format!("--port {asked} is not used: the cluster in {} has port {port}", dir.display()));
+    }
+    if args.byte_limit.is_some() && local.of(Role::Spu).any(|member| member.running(dir).is_some()) {
+        say("--byte-limit is not used for storage nodes that run already");
+    }
     Ok(local)
 }
 
 fn fresh(args: &StartArgs) -> Result<Local, Failure> {
     let member = |role, id: u32, first: u32| {
-        let port = u32::from(args.port) + first + id - 1;
+        let port = u32::from(args.port()) + first + id - 1;
         if port > u32::from(u16::MAX) {
             return Err(Failure::new(
                 Code::Usage,
-                format!("--port {} leaves no room for all nodes", args.port),
+                format!("--port {} leaves no room for all nodes", args.port()),
             ));
         }
         Ok(Member { role, id, address: format!("127.0.0.1:{port}") })
@@ -161,6 +196,20 @@ fn make(local: &Local, dir: &Path) -> Outcome {
             .map_err(|error| Failure::new(Code::Failed, format!("{}: {error}", data.display())))?;
     }
     local.save(dir)
+}
+
+/// What the node itself would refuse to start with.
+fn check_spu(args: &StartArgs, local: &Local, member: &Member, dir: &Path) -> Outcome {
+    let settings = SpuSettings {
+        id: member.id,
+        data_dirs: vec![dir.join(member.name())],
+        listen: member.address.clone(),
+        advertise: Some(member.address.clone()),
+        controllers: local.controllers(),
+        byte_limit: Some(args.byte_limit()),
+        ..SpuSettings::default()
+    };
+    Ok(settings.validate()?)
 }
 
 async fn check_port(host: &Host, address: &str) -> Outcome {
@@ -190,7 +239,7 @@ fn spawn(args: &StartArgs, local: &Local, member: &Member, dir: &Path) -> Result
         command.args(["--controller", &controller]);
     }
     if member.role == Role::Spu {
-        command.args(["--byte-limit", &args.byte_limit.0.to_string()]);
+        command.args(["--byte-limit", &args.byte_limit().0.to_string()]);
     }
     // What is set for clients must not reach the servers.
     let ours: Vec<_> = std::env::vars_os()

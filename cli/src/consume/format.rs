@@ -5,6 +5,9 @@ use std::io::{self, Write};
 use plimsoll_client::ConsumedRecord;
 use serde::Serialize;
 
+use crate::output::{Format, Versioned};
+use crate::yaml;
+
 /// How records are printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RecordFormat {
@@ -14,6 +17,8 @@ pub(super) enum RecordFormat {
     KeyValue,
     /// One JSON object a line.
     Json,
+    /// One YAML document each.
+    Yaml,
     /// As written, without a line end of its own.
     Template(Vec<Piece>),
 }
@@ -36,16 +41,31 @@ pub(super) enum Piece {
 /// For `--help`, and for whoever got it wrong.
 pub(super) const TOKENS: &str = "%t topic, %p partition, %o offset, %k key, %K bytes of the key (-1: none), %s value, %S bytes of the value (-1: none), %T milliseconds since 1970, %h headers, %% a percent sign; \\n, \\t, \\r, \\\\";
 
+/// The template that `-o wide` stands for: what a value alone does not tell, in columns.
+pub(super) const WIDE: &str = "%p\\t%o\\t%T\\t%k\\t%s\\n";
+
+impl From<Format> for RecordFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Table => Self::Value,
+            Format::Wide => parse(WIDE).expect("it is a template, as a test shows"),
+            Format::Json => Self::Json,
+            Format::Yaml => Self::Yaml,
+        }
+    }
+}
+
 /// Reads what `-f` says.
 pub(super) fn parse(text: &str) -> Result<RecordFormat, String> {
     match text {
         "value" => return Ok(RecordFormat::Value),
         "key-value" => return Ok(RecordFormat::KeyValue),
         "json" => return Ok(RecordFormat::Json),
+        "yaml" => return Ok(RecordFormat::Yaml),
         _ => {}
     }
     if !text.contains(['%', '\\']) {
-        return Err(format!("value, key-value, json, or a template with {TOKENS}"));
+        return Err(format!("value, key-value, json, yaml, or a template with {TOKENS}"));
     }
     let mut pieces = Vec::new();
     let mut plain = String::new();
@@ -97,7 +117,6 @@ pub(super) fn parse(text: &str) -> Result<RecordFormat, String> {
 
 #[derive(Serialize)]
 struct Line<'a> {
-    version: u32,
     topic: &'a str,
     partition: u32,
     offset: u64,
@@ -123,7 +142,11 @@ pub(super) fn write(
             out.write_all(separator.as_bytes())?;
             out.write_all(record.value.as_deref().unwrap_or_default())?;
         }
-        RecordFormat::Json => serde_json::to_writer(&mut *out, &line(topic, record))?,
+        RecordFormat::Json => serde_json::to_writer(&mut *out, &Versioned::of(&line(topic, record)))?,
+        RecordFormat::Yaml => {
+            let document = serde_json::to_value(Versioned::of(&line(topic, record)))?;
+            return out.write_all(yaml::document(&document).as_bytes());
+        }
         RecordFormat::Template(pieces) => {
             return pieces.iter().try_for_each(|piece| write_piece(out, topic, record, piece));
         }
@@ -134,7 +157,6 @@ pub(super) fn write(
 fn line<'a>(topic: &'a str, record: &ConsumedRecord) -> Line<'a> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Line {
-        version: 1,
         topic,
         partition: record.partition,
         offset: record.offset.get(),
@@ -181,6 +203,10 @@ mod tests {
     use super::*;
 
     fn printed(format: &str) -> String {
+        printed_as(&parse(format).expect(format))
+    }
+
+    fn printed_as(format: &RecordFormat) -> String {
         let record = ConsumedRecord {
             partition: 3,
             offset: Offset::new(42).expect("small"),
@@ -191,7 +217,7 @@ mod tests {
             leader_epoch: LeaderEpoch(1),
         };
         let mut out = Vec::new();
-        write(&mut out, "t", &record, &parse(format).expect(format), ":").expect("memory");
+        write(&mut out, "t", &record, format, ":").expect("memory");
         String::from_utf8(out).expect("text")
     }
 
@@ -207,7 +233,19 @@ mod tests {
             assert_eq!(printed(format), expected, "{format}");
         }
         let json: serde_json::Value = serde_json::from_str(&printed("json")).expect("JSON");
-        assert_eq!((&json["offset"], &json["topic"]), (&42.into(), &"t".into()));
+        assert_eq!((&json["offset"], &json["topic"], &json["version"]), (&42.into(), &"t".into(), &1.into()));
+    }
+
+    #[test]
+    fn the_formats_of_other_commands_are_formats_of_records() {
+        let printed_as = |format: Format| printed_as(&format.into());
+        assert_eq!(printed_as(Format::Table), printed("value"));
+        assert_eq!(printed_as(Format::Wide), "3\t42\t1000\tk\tvalue\n");
+        assert_eq!(printed_as(Format::Json), printed("json"));
+        let yaml = printed_as(Format::Yaml);
+        assert_eq!(yaml, printed("yaml"));
+        assert!(yaml.starts_with("---\n") && yaml.contains("value: \"value\"\n"), "{yaml}");
+        assert!(yaml.contains("version: 1\n"), "{yaml}");
     }
 
     #[test]

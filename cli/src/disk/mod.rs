@@ -85,6 +85,12 @@ fn chosen(image: &MetadataImage, spu: Option<u32>, volume: Option<&str>) -> Resu
         let why = format!("there is no spu {spu}\nsee which there are with `plimsoll spu list`");
         return Err(Failure::new(Code::NotFound, why));
     }
+    // Every id begins with it.
+    if volume == Some("") {
+        let why =
+            "--volume is empty; give a path, or the beginning of an id as `plimsoll disk -o wide` shows it";
+        return Err(Failure::new(Code::Usage, why));
+    }
     let meant = |chosen: &Chosen| {
         volume.is_none_or(|text| chosen.path == text || words::hex(&chosen.volume_id).starts_with(text))
     };
@@ -242,6 +248,7 @@ mod tests {
         assert_eq!(count(Some(1), Some("0202")), Ok(1));
         assert_eq!(count(Some(1), Some("/c")), Err(4));
         assert_eq!(count(Some(9), None), Err(4));
+        assert_eq!(count(Some(2), Some("")), Err(2));
         let args = |spu, volume: Option<&str>| VolumeArgs { spu, volume: volume.map(str::to_owned) };
         assert_eq!(args(1, None).choose(&image).expect_err("two").code, 2);
         assert_eq!(args(2, None).choose(&image).expect("one").path, "/a");

@@ -1,10 +1,12 @@
 //! `plimsoll disk plan` and `plimsoll disk reclaim`.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
-use plimsoll_client::{MetadataImage, NodeError, TopicId};
+use plimsoll_client::{Client, GroupError, MetadataImage, NodeError, Offset, PartitionId, Reason, TopicId};
 use plimsoll_host::Host;
 use plimsoll_host::config::ByteSize;
-use plimsoll_proto::v1::{PlanReclaimResponse, ReclaimReason};
+use plimsoll_proto::v1::{PlanReclaimResponse, ReclaimOfLog, ReclaimReason};
 use serde::Serialize;
 
 use super::{Chosen, VolumeArgs, chosen};
@@ -77,10 +79,73 @@ struct Log {
     group_floor: Option<u64>,
     /// Records that such a group has not read and would lose.
     unread_records: u64,
+    /// Every group that has not read all of what would go, active or not; absent when they were not asked.
+    groups: Option<Vec<Reader>>,
+}
+
+/// A group that would lose records.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Reader {
+    group: String,
+    /// Where it goes on.
+    committed: u64,
+    /// Of those that are there.
+    unread_records: u64,
+}
+
+/// What each group has committed.
+type Committed = BTreeMap<String, BTreeMap<PartitionId, Offset>>;
+
+async fn committed(client: &Client) -> Result<Committed, GroupError> {
+    let mut committed = Committed::new();
+    for group in client.list_groups().await? {
+        match client.group(group.group.clone()).committed().await {
+            Ok(offsets) => drop(committed.insert(group.group, offsets)),
+            // Deleted meanwhile.
+            Err(error) if error.reason() == Some(Reason::UnknownGroup) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(committed)
+}
+
+/// Asks the groups only where records would go. Failing that is told: the plan is good without them.
+async fn committed_for<'a>(
+    client: &Client,
+    mut answers: impl Iterator<Item = &'a PlanReclaimResponse>,
+) -> Option<Committed> {
+    let loses = |log: &ReclaimOfLog| log.log_start_after > log.log_start_before;
+    if !answers.any(|answer| answer.logs.iter().any(loses)) {
+        return Some(Committed::new());
+    }
+    let told =
+        |error: GroupError| say(format!("plimsoll: which groups would lose records is not known: {error}"));
+    committed(client).await.map_err(told).ok()
+}
+
+/// Records from `floor` on that are there now and would not be there after it.
+fn lost(log: &ReclaimOfLog, floor: u64) -> u64 {
+    log.log_start_after.saturating_sub(floor.max(log.log_start_before))
+}
+
+fn readers(log: &ReclaimOfLog, committed: &Committed) -> Vec<Reader> {
+    let Ok(topic_id) = TopicId::from_slice(&log.topic_id) else { return Vec::new() };
+    let partition = PartitionId { topic_id, index: log.partition };
+    let loses = |(group, offsets): (&String, &BTreeMap<PartitionId, Offset>)| {
+        let committed = offsets.get(&partition)?.get();
+        let unread_records = lost(log, committed);
+        (unread_records > 0).then(|| Reader { group: group.clone(), committed, unread_records })
+    };
+    committed.iter().filter_map(loses).collect()
 }
 
 impl Plan {
-    fn new(volume: &Chosen, plan: PlanReclaimResponse, image: &MetadataImage) -> Self {
+    fn new(
+        volume: &Chosen,
+        plan: PlanReclaimResponse,
+        image: &MetadataImage,
+        committed: Option<&Committed>,
+    ) -> Self {
         let logs = plan.logs.into_iter().map(|log| {
             let topic = TopicId::from_slice(&log.topic_id).ok().and_then(|id| image.topics.get(&id));
             let group_floor = log.group_floor_plus_1.checked_sub(1);
@@ -100,8 +165,9 @@ impl Plan {
                 log_start: log.log_start_before,
                 log_start_after: log.log_start_after,
                 records: log.log_start_after.saturating_sub(log.log_start_before),
-                unread_records: group_floor.map_or(0, |floor| log.log_start_after.saturating_sub(floor)),
+                unread_records: group_floor.map_or(0, |floor| lost(&log, floor)),
                 group_floor,
+                groups: committed.map(|committed| readers(&log, committed)),
             }
         });
         Self {
@@ -161,7 +227,28 @@ impl Plan {
             ];
             text.push_str(&table(&header, &rows));
         }
+        text.push_str(&self.readers_table());
         text
+    }
+
+    /// Which group would lose how much.
+    fn readers_table(&self) -> String {
+        let mut rows = Vec::new();
+        for log in &self.logs {
+            for reader in log.groups.iter().flatten() {
+                rows.push(vec![
+                    reader.group.clone(),
+                    format!("{}/{}", log.topic, log.partition),
+                    reader.committed.to_string(),
+                    reader.unread_records.to_string(),
+                ]);
+            }
+        }
+        if rows.is_empty() {
+            return String::new();
+        }
+        let header = ["group", "partition", "committed", "unread records that would go"];
+        format!("\n{}", table(&header, &rows))
     }
 }
 
@@ -169,18 +256,20 @@ pub(super) async fn plan(args: PlanArgs, host: &Host) -> Outcome {
     let client = args.connect.connect(host).await?;
     let image = client.metadata();
     let target = args.target_free.map_or(0, |size| size.0);
-    let mut volumes = Vec::new();
+    let mut answers = Vec::new();
     let mut last = None;
     for volume in chosen(&image, args.spu, args.volume.as_deref())? {
         match client.node(volume.spu).plan_reclaim(volume.volume_id.clone(), target).await {
-            Ok(plan) => volumes.push(Plan::new(&volume, plan, &image)),
+            Ok(answer) => answers.push((volume, answer)),
             Err(error) => {
                 say(format!("plimsoll: {error}"));
                 last = Some(error);
             }
         }
     }
-    let plans = Plans { volumes };
+    let committed = committed_for(&client, answers.iter().map(|(_, answer)| answer)).await;
+    let plan = |(volume, answer)| Plan::new(&volume, answer, &image, committed.as_ref());
+    let plans = Plans { volumes: answers.into_iter().map(plan).collect() };
     print(args.show, &plans, |plans| plans.volumes.iter().map(Plan::text).collect::<Vec<_>>().join("\n"))?;
     // Each was told; the others were shown.
     last.map_or(Ok(()), |error| Err(Failure { message: String::new(), ..Failure::from(error) }))
@@ -196,7 +285,12 @@ pub(super) async fn reclaim(args: ReclaimArgs, host: &Host) -> Outcome {
         true => node.plan_reclaim(volume.volume_id.clone(), target).await?,
         false => node.reclaim(volume.volume_id.clone(), target).await?,
     };
-    let plan = Plan::new(&volume, answer, &image);
+    // What is done must not wait for groups: they may be what the full disk is in the way of.
+    let committed = match args.change.dry_run {
+        true => committed_for(&client, std::iter::once(&answer)).await,
+        false => None,
+    };
+    let plan = Plan::new(&volume, answer, &image, committed.as_ref());
     let what = format!(
         "{} in {} segments on spu {} {}",
         ByteSize(plan.bytes),
@@ -232,5 +326,54 @@ impl From<NodeError> for Failure {
             NodeError::Refused { .. } => "",
         };
         Self::new(code, format!("{error}{remedy}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_client::SpuId;
+
+    use super::*;
+
+    /// A plan that takes the records from 100 up to 150 of a log whose lowest group is at `floor`.
+    fn plan(floor: u64, groups: &[(&str, u64)]) -> Plan {
+        let topic_id = TopicId([7; 16]);
+        let log = ReclaimOfLog {
+            topic_id: topic_id.to_bytes(),
+            log_start_before: 100,
+            log_start_after: 150,
+            group_floor_plus_1: floor + 1,
+            ..Default::default()
+        };
+        let other = PartitionId { topic_id, index: 1 };
+        let offset = |offset| Offset::new(offset).expect("in range");
+        let committed = groups.iter().map(|(group, at)| {
+            let here = PartitionId { topic_id, index: 0 };
+            ((*group).to_owned(), BTreeMap::from([(here, offset(*at)), (other, offset(0))]))
+        });
+        let volume = Chosen { spu: SpuId(1), volume_id: bytes::Bytes::new(), path: "/a".to_owned() };
+        let answer = PlanReclaimResponse { logs: vec![log], ..Default::default() };
+        Plan::new(&volume, answer, &MetadataImage::empty(), Some(&committed.collect()))
+    }
+
+    #[test]
+    fn what_was_trimmed_before_is_not_lost_again() {
+        for (floor, unread) in [(0, 50), (100, 50), (120, 30), (150, 0), (900, 0)] {
+            assert_eq!(plan(floor, &[]).logs[0].unread_records, unread, "floor {floor}");
+        }
+    }
+
+    #[test]
+    fn each_group_is_named_with_what_it_would_lose() {
+        let plan = plan(20, &[("behind", 20), ("done", 150), ("half", 125)]);
+        let reader = |group: &str, committed, unread_records| Reader {
+            group: group.to_owned(),
+            committed,
+            unread_records,
+        };
+        let expected = [reader("behind", 20, 50), reader("half", 125, 25)];
+        assert_eq!(plan.logs[0].groups.as_deref(), Some(&expected[..]));
+        let text = plan.text();
+        assert!(text.contains("\nbehind ") && !text.contains("\ndone "), "{text}");
     }
 }

@@ -57,7 +57,7 @@ pub(super) async fn checks(connect: &ConnectArgs, host: &Host) -> Remote {
 
 async fn port(host: &Host, name: &str, address: &str) -> Check {
     match host.network.probe(address, PROBE_MAX).await {
-        Probe::Reached => Check::pass(name, "reached"),
+        Probe::Reached => Check::pass(name, "the port is open"),
         Probe::Refused => Check::fail(name, "nothing listens there", "start it, or correct its address"),
         Probe::Silent => {
             Check::fail(name, "no answer within 3 s", "look at the name, the host, the network and firewalls")

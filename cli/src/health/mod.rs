@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::change::{Change, ChangeArgs};
 use crate::connect::ConnectArgs;
 use crate::exit::{self, Failure, Outcome};
+use crate::given;
 use crate::output::{Colour, OutputArgs, ShowArgs, paint, print, print_wide, table};
 use crate::words;
 use codes::{CODES, Code, Page, Severity};
@@ -138,6 +139,8 @@ pub(crate) fn run(command: HealthCommand, host: &Host) -> Outcome {
 
 fn cluster_key(connect: &ConnectArgs) -> Result<String, Failure> {
     let mut controllers = connect.target()?.controllers.value;
+    given::controllers(&controllers)
+        .map_err(|why| Failure::new(exit::Code::Usage, format!("{why} (--controller)")))?;
     controllers.sort();
     Ok(controllers.join(","))
 }

@@ -21,7 +21,8 @@ pub(super) enum Shape {
     /// A value, with a key in front of the separator if one is given
     #[default]
     Lines,
-    /// A JSON object with key, value, headers, partition and timestamp_ms, as `consume -f json` prints it
+    /// A JSON object with key, value, headers, partition and timestamp_ms, as `consume -f json` prints it;
+    /// --partition wins over its partition
     Json,
 }
 
@@ -36,6 +37,8 @@ struct JsonRecord {
     headers: Vec<(String, Option<String>)>,
     #[serde(default)]
     timestamp_ms: Option<i64>,
+    #[serde(default)]
+    partition: Option<u32>,
 }
 
 /// `KEY=VALUE`.
@@ -123,7 +126,7 @@ impl Line<'_> {
             Shape::Lines => of_line(self.bytes, separator),
             Shape::Json => of_json(self.bytes)?,
         };
-        record.partition = partition;
+        record.partition = partition.or(record.partition);
         for (key, value) in headers {
             record = record.header(key.clone(), Bytes::copy_from_slice(value.as_bytes()));
         }
@@ -145,8 +148,12 @@ fn of_line(line: &[u8], separator: Option<&str>) -> Record {
 }
 
 fn of_json(line: &[u8]) -> Result<Record, String> {
+    // An array of its fields in their order would pass for it.
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return Err("not a JSON record: it is no object, such as {\"value\":\"x\"}".to_owned());
+    }
     let json: JsonRecord =
-        serde_json::from_slice(line).map_err(|error| format!("not a JSON record: {error}"))?;
+        serde_json::from_slice(line).map_err(|error| format!("not a JSON record: {}", what(&error)))?;
     if json.key.is_none() && json.value.is_none() {
         return Err("not a JSON record: it has neither key nor value".to_owned());
     }
@@ -155,8 +162,15 @@ fn of_json(line: &[u8]) -> Result<Record, String> {
         value: json.value.map(Bytes::from),
         headers: json.headers.into_iter().map(|(key, value)| (key, value.map(Bytes::from))).collect(),
         timestamp_ms: json.timestamp_ms,
-        partition: None,
+        partition: json.partition,
     })
+}
+
+/// Which line it is, is known better here: the parser sees one only.
+fn what(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    text.strip_suffix(&place).map_or(text.clone(), |what| format!("{what}, at column {}", error.column()))
 }
 
 #[cfg(test)]
@@ -195,10 +209,22 @@ mod tests {
             br#"{"value":7}"#,
             b"\xff\xfe",
             br#"{"headers":[["x"]],"value":""}"#,
+            br#"["k","v"]"#,
+            br#"{"value":"x","partition":-1}"#,
+            br#"{"value":"x","partition":"1"}"#,
         ] {
             let why = of_json(bad).expect_err("not a record");
-            assert!(why.starts_with("not a JSON record"), "{why}");
+            assert!(why.starts_with("not a JSON record") && !why.contains("line 1"), "{why}");
         }
+    }
+
+    #[test]
+    fn a_json_line_names_its_partition_unless_all_go_to_one() {
+        let line = Line { number: 1, bytes: br#" {"value":"v","partition":3}"# };
+        let record = |partition| line.record(Shape::Json, None, partition, &[]).expect("JSON");
+        assert_eq!(record(None), Record::new("v").partition(3));
+        assert_eq!(record(Some(0)), Record::new("v").partition(0));
+        assert_eq!(of_json(br#"{"value":"v"}"#).expect("JSON").partition, None);
     }
 
     #[test]

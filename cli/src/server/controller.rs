@@ -1,6 +1,6 @@
 //! `plimsoll controller run`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use plimsoll_controller::raft_runtime::{DataDirError, StartError};
 use plimsoll_controller::{Controller, ControllerError, ControllerSettings};
 use plimsoll_host::config::{ByteSize, Secret, Span};
 use plimsoll_host::{BindError, Host};
-use plimsoll_proto::ids::ControllerId;
+use plimsoll_proto::ids::{ControllerId, SpuId};
 use serde::{Deserialize, Serialize};
 
 use super::LogArgs;
@@ -43,6 +43,7 @@ pub(crate) struct ControllerFile {
     pub(super) bootstrap: bool,
     pub(super) join: bool,
     pub(super) join_token: Option<Secret>,
+    pub(super) spus: BTreeSet<u32>,
     pub(super) peer_token: Option<Secret>,
     pub(super) journal_bytes: ByteSize,
     pub(super) disk_full_bytes: ByteSize,
@@ -95,6 +96,14 @@ const KEYS: &[Key] = &[
     ),
     key("join_token", Kind::Text, "", "What storage nodes must know to register")
         .absent("none: every node may"),
+    key(
+        "spus",
+        Kind::Numbers,
+        "",
+        "A storage node that may register; repeat it for each, the same list on every controller",
+    )
+    .flag("spu")
+    .absent("none: every node may"),
     key("peer_token", Kind::Text, "", "What controllers must know to be believed; the same on each")
         .absent("none"),
     key(
@@ -110,7 +119,12 @@ const KEYS: &[Key] = &[
         "Free bytes of the disk below which topics are neither created nor altered; left at twice as much",
     ),
     key("tick", Kind::Span, "10ms", "The step of time of elections"),
-    key("election_tick", Kind::Number, "2 x heartbeat_tick", "Ticks without a leader before an election"),
+    key(
+        "election_tick",
+        Kind::Number,
+        "2 x heartbeat_tick; at most suspect_after / 4 in ticks",
+        "Ticks without a leader before an election, up to twice as many by chance",
+    ),
     key("heartbeat_tick", Kind::Number, "1", "Ticks between two heartbeats of the leading controller"),
     key("propose_timeout", Kind::Span, "1s", "How long a change may take before its outcome is unknown"),
     key("read_timeout", Kind::Span, "100ms", "How long a read waits for a majority to confirm the leader"),
@@ -136,7 +150,12 @@ const KEYS: &[Key] = &[
     key("suspect_after", Kind::Span, "6s", "Silence after which a storage node is suspect"),
     key("confirm", Kind::Span, "3s", "How long a suspect is asked before it is offline"),
     key("mass_hold", Kind::Span, "0s", "How much longer a verdict waits while many nodes are silent"),
-    key("mass_window", Kind::Span, "1s", "Within which time nodes count as silent together"),
+    key(
+        "mass_window",
+        Kind::Span,
+        "suspect_after + confirm",
+        "Within which time nodes count as silent together",
+    ),
     key("join_age", Kind::Span, "below suspect_after", "How long a joining node must have sent heartbeats"),
     key("volume_stalled_after", Kind::Span, "1s", "A data path that does not move for so long is stalled"),
     key(
@@ -172,6 +191,7 @@ impl Default for ControllerFile {
             bootstrap: false,
             join: false,
             join_token: None,
+            spus: BTreeSet::new(),
             peer_token: None,
             journal_bytes: ByteSize(journal.file_bytes),
             disk_full_bytes: ByteSize(raft.disk_full_bytes),
@@ -250,9 +270,6 @@ impl ControllerFile {
         }
         peers.insert(id, address);
         let mut settings = ControllerSettings::new(id, peers);
-        if self.bootstrap && self.join {
-            return Err(wrong("give one of bootstrap and join, not both".to_owned()));
-        }
         settings.bootstrap = self.bootstrap;
         settings.join = self.join;
         let journal = JournalSettings::FILE_BYTES_MIN..=JournalSettings::FILE_BYTES_MAX;
@@ -264,6 +281,7 @@ impl ControllerFile {
         settings.raft.disk_full_bytes = self.disk_full_bytes.0;
         settings.raft.peer_token.clone_from(&self.peer_token);
         settings.session.join_token.clone_from(&self.join_token);
+        settings.session.spus = self.spus.iter().copied().map(SpuId).collect();
         self.timings(&mut settings).map_err(wrong)?;
         Ok(Plan { settings, data_dir: self.data_dir.clone(), listen })
     }
@@ -310,7 +328,7 @@ impl ControllerFile {
         liveness.node_stalled_after = self.node_stalled_after.0;
         liveness.stall_hold = self.stall_hold.0;
         liveness.stall_hold_max = self.stall_hold_max.0;
-        settings.raft.check().and_then(|()| settings.session.check())
+        settings.check()
     }
 }
 
@@ -362,6 +380,7 @@ impl From<ControllerError> for Failure {
                 | DataDirError::NotEmpty { .. },
             ) => Code::DirectoryTaken,
             ControllerError::DataDir(DataDirError::NotBootstrapped { .. })
+            | ControllerError::DataDir(DataDirError::ControllerCount { .. })
             | ControllerError::Start(
                 StartError::Settings(_) | StartError::OtherVoters { .. } | StartError::Removed { .. },
             ) => Code::Configuration,
@@ -403,48 +422,4 @@ pub(super) async fn start(plan: Plan, host: &Host) -> Result<Controller, Failure
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(controllers: &[&str]) -> ControllerFile {
-        ControllerFile {
-            id: 1,
-            data_dir: "/d".into(),
-            controllers: controllers.iter().map(|text| (*text).to_owned()).collect(),
-            ..ControllerFile::default()
-        }
-    }
-
-    #[test]
-    fn the_own_address_comes_from_the_list() {
-        let plan = file(&["1@a:7001", "2@b:7001", "3@c:7001"]).plan().expect("a good list");
-        assert_eq!(plan.listen, "a:7001");
-        assert_eq!(plan.settings.raft.peers.len(), 3);
-        let alone = file(&[]).plan().expect("a controller alone");
-        assert_eq!(alone.listen, LISTEN_DEFAULT);
-        let single = file(&["a:7001"]).plan().expect("the only one needs no id");
-        assert_eq!(single.settings.raft.peers.get(&ControllerId(1)).map(String::as_str), Some("a:7001"));
-    }
-
-    #[test]
-    fn what_does_not_agree_is_named() {
-        let cases: [(ControllerFile, &str); 11] = [
-            (ControllerFile { id: 0, ..file(&[]) }, "--id"),
-            (ControllerFile { data_dir: PathBuf::new(), ..file(&[]) }, "--data-dir"),
-            (file(&["2@b:1", "3@c:1"]), "--controller 1@HOST:PORT"),
-            (file(&["1@a:1", "b:1"]), "b:1"),
-            (file(&["1@a:1", "1@b:1"]), "twice"),
-            (file(&["x@a:1"]), "x@a:1"),
-            (ControllerFile { advertise: Some("z:1".into()), ..file(&["1@a:1"]) }, "say the same"),
-            (ControllerFile { listen: Some("0.0.0.0:1".into()), ..file(&[]) }, "--advertise"),
-            (ControllerFile { confirm: Span(Duration::from_secs(1)), ..file(&[]) }, "confirm"),
-            (ControllerFile { join_age: Span(Duration::from_secs(7)), ..file(&[]) }, "suspect_after"),
-            (ControllerFile { election_tick: 3, ..file(&[]) }, "heartbeat_tick"),
-        ];
-        for (file, named) in cases {
-            let failure = file.plan().expect_err(named);
-            assert_eq!(failure.code, 7);
-            assert!(failure.message.contains(named), "{named}: {}", failure.message);
-        }
-    }
-}
+mod tests;

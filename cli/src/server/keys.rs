@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     Controllers,
     /// A whole number.
     Number,
+    /// Whole numbers; repeated like folders.
+    Numbers,
     /// Whole percent.
     Percent,
     /// Bytes, as "64MiB".
@@ -101,6 +103,9 @@ impl Key {
             Kind::Address => value("HOST:PORT", value_parser!(String)),
             Kind::Controllers => list("[ID@]HOST:PORT"),
             Kind::Number => value("NUMBER", value_parser!(u32).into()),
+            Kind::Numbers => {
+                value("NUMBER", value_parser!(u32).into()).action(ArgAction::Append).value_delimiter(',')
+            }
             Kind::Percent => value("PERCENT", value_parser!(u32).into()),
             Kind::Size => value("SIZE", checked::<ByteSize>.into()),
             Kind::Span => value("TIME", checked::<Span>.into()),
@@ -119,6 +124,10 @@ impl Key {
             }
             Kind::Number | Kind::Percent => {
                 matches.get_one::<u32>(self.name).map(|number| Value::Integer((*number).into()))
+            }
+            Kind::Numbers => {
+                let values = matches.get_many::<u32>(self.name)?;
+                Some(Value::Array(values.map(|number| Value::Integer((*number).into())).collect()))
             }
             Kind::Switch => matches.get_flag(self.name).then_some(Value::Boolean(true)),
         }

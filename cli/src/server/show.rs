@@ -10,7 +10,8 @@ use super::controller::ControllerFile;
 use super::keys::{KeyArgs, Keys};
 use super::standalone::StandaloneFile;
 use crate::connect::ConnectArgs;
-use crate::exit::{Failure, Outcome};
+use crate::exit::{Code, Failure, Outcome};
+use crate::given;
 use crate::output::{OutputArgs, print, table};
 
 #[derive(Debug, Subcommand)]
@@ -84,6 +85,12 @@ pub(crate) fn run(command: ConfigCommand) -> Outcome {
         Subject::Standalone(args) => server(check, "standalone", args, StandaloneFile::check),
         Subject::Client(args) => {
             let target = args.connect.target()?;
+            if check {
+                given::controllers(&target.controllers.value).map_err(|why| {
+                    let origin = &target.controllers.origin;
+                    Failure::new(Code::Configuration, format!("controllers, from {origin}: {why}"))
+                })?;
+            }
             let row = |key: &str, value: Value, origin: String| Row { key: key.to_owned(), value, origin };
             let controllers = target.controllers.value.into_iter().map(Value::String).collect();
             let values = vec![
@@ -111,7 +118,7 @@ where
         return checked(subject, args.output);
     }
     let values = Table::try_from(&settings)
-        .map_err(|error| Failure::new(crate::exit::Code::Failed, format!("configuration: {error}")))?;
+        .map_err(|error| Failure::new(Code::Failed, format!("configuration: {error}")))?;
     let rows = T::KEYS.iter().map(|key| Row {
         key: key.name.to_owned(),
         // Absent is a value of its own: what stands for it is in the reference.

@@ -23,8 +23,11 @@ use crate::raft_runtime::{DataDirError, MemoryIdentity, RaftSettings};
 use crate::session::SessionSettings;
 
 mod digests;
+mod elections;
 mod failover;
 mod full_disks;
+mod named_nodes;
+mod relief;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -82,10 +85,14 @@ fn channel(host: &Host, controller: &Controller) -> Channel {
 }
 
 /// Registers a node. A controller that has just begun to lead does not take one yet.
-async fn register(host: &Host, control: &mut ControlClient<Channel>, id: u32) -> v1::RegisterResponse {
+async fn register(
+    host: &Host,
+    control: &mut ControlClient<Channel>,
+    registration: v1::RegisterRequest,
+) -> v1::RegisterResponse {
     let registering = async {
         loop {
-            match control.register(registration(id)).await {
+            match control.register(registration.clone()).await {
                 Ok(answer) => return answer.into_inner(),
                 Err(status) => assert_eq!(reason(&status).0, Reason::NoQuorum, "{status}"),
             }
@@ -133,8 +140,13 @@ fn registration(id: u32) -> v1::RegisterRequest {
 
 impl Node {
     async fn start(host: &Host, controller: &Controller, id: u32) -> Self {
+        Self::start_as(host, controller, registration(id)).await
+    }
+
+    async fn start_as(host: &Host, controller: &Controller, registration: v1::RegisterRequest) -> Self {
+        let id = registration.spu_id;
         let mut control = ControlClient::new(channel(host, controller));
-        let registered = register(host, &mut control, id).await;
+        let registered = register(host, &mut control, registration).await;
         let (level, levels) = watch::channel(v1::DiskLevel::Normal);
         let (beats, queue) = mpsc::channel(4);
         let mut client = control.clone();

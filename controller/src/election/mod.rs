@@ -27,7 +27,7 @@ use plimsoll_proto::v1;
 use crate::cluster::{ClusterState, Duty, Partition, Replica, SpuState, VolumeState};
 
 pub use eligible::remember_eligible;
-pub use risk::{Candidates, candidates, is_clean};
+pub use risk::{Candidates, at_risk, candidates, is_clean};
 pub use slow_return::{LeaderMove, VolumeLevels, next_leader_move};
 
 /// The partition after the rules above. Epochs are left to [`raise_epochs`], so that the steps of one entry raise

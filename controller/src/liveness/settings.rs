@@ -76,6 +76,11 @@ impl LivenessSettings {
     pub fn check(&self) -> Result<(), String> {
         let rule = |holds: bool, text: &str| if holds { Ok(()) } else { Err(text.to_owned()) };
         rule(self.probe_interval < self.confirm, "liveness probe_interval must be below confirm")?;
+        // Or those that fell silent together would be forgotten before the last of them is judged.
+        rule(
+            self.mass_window >= self.offline_after(),
+            "liveness mass_window must be at least suspect_after and confirm together",
+        )?;
         rule(self.pause_after < self.suspect_after, "liveness pause_after must be below suspect_after")?;
         rule(self.join_age < self.suspect_after, "liveness join_age must be below suspect_after")?;
         rule(
@@ -86,5 +91,45 @@ impl LivenessSettings {
         rule(self.flap_hold <= self.flap_hold_max, "liveness flap_hold must not exceed flap_hold_max")?;
         rule(self.flap_hold_max <= self.flap_window, "liveness flap_hold_max must not exceed flap_window")?;
         rule(self.stall_hold <= self.stall_hold_max, "liveness stall_hold must not exceed stall_hold_max")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each rule at its limit: what just holds, what no longer does, and which settings are named.
+    #[test]
+    fn every_rule_holds_up_to_its_limit_and_names_its_settings() {
+        type Set = fn(&mut LivenessSettings, Duration);
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        let rules: [(Set, Duration, Duration, [&str; 2]); 10] = [
+            (|of, to| of.probe_interval = to, ms(2999), s(3), ["probe_interval", "confirm"]),
+            (|of, to| of.mass_window = to, s(9), ms(8999), ["mass_window", "suspect_after"]),
+            (|of, to| of.mass_window = to, s(9), ms(8999), ["mass_window", "confirm"]),
+            (|of, to| of.pause_after = to, ms(5999), s(6), ["pause_after", "suspect_after"]),
+            (|of, to| of.join_age = to, ms(5999), s(6), ["join_age", "suspect_after"]),
+            (
+                |of, to| of.volume_stalled_after = to,
+                ms(19_999),
+                s(20),
+                ["volume_stalled_after", "node_stalled_after"],
+            ),
+            (|of, to| of.flap_hold = to, s(3), ms(2999), ["join_age", "flap_hold"]),
+            (|of, to| of.flap_hold = to, s(300), s(301), ["flap_hold", "flap_hold_max"]),
+            (|of, to| of.flap_hold_max = to, s(600), s(601), ["flap_hold_max", "flap_window"]),
+            (|of, to| of.stall_hold = to, s(300), s(301), ["stall_hold", "stall_hold_max"]),
+        ];
+        assert_eq!(LivenessSettings::default().check(), Ok(()));
+        for (set, holds, breaks, named) in rules {
+            let with = |value| {
+                let mut settings = LivenessSettings::default();
+                set(&mut settings, value);
+                settings.check()
+            };
+            assert_eq!(with(holds), Ok(()), "{named:?}");
+            let why = with(breaks).expect_err(named[0]);
+            assert!(named.iter().all(|name| why.contains(name)), "{named:?}: {why}");
+        }
     }
 }

@@ -6,6 +6,9 @@ use plimsoll_proto::v1::{self, entry::Change};
 use super::*;
 use crate::cluster::testing::{Cluster, volume};
 
+mod mass;
+mod pauses;
+
 /// A cluster, its judge, and a clock in milliseconds. Proposals are applied at once.
 struct World {
     cluster: Cluster,
@@ -428,11 +431,4 @@ fn a_stopping_node_is_not_made_suspect_but_ends() {
     world.silence(3);
     world.run_to(20_000);
     assert_eq!(world.what(), [(9000, 3, "offline: silent")]);
-}
-
-#[test]
-fn the_default_timings_agree() {
-    assert_eq!(LivenessSettings::default().check(), Ok(()));
-    let odd = LivenessSettings { probe_interval: ms(5000), ..Default::default() };
-    assert!(odd.check().is_err());
 }

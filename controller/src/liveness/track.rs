@@ -107,9 +107,16 @@ impl Track {
         due
     }
 
-    /// The judge itself was away for `gap`.
+    /// The judge itself was away for `gap`: for the node that time did not pass, neither as silence nor as time during
+    /// which it was heard or its volumes moved.
     pub(super) fn credit(&mut self, gap: Duration) {
-        self.last_heard = self.last_heard.saturating_add(gap);
+        let later = |at: Duration| at.saturating_add(gap);
+        self.last_heard = later(self.last_heard);
+        self.heard_since = self.heard_since.map(later);
+        self.answered = self.answered.map(later);
+        for path in self.volumes.values_mut() {
+            path.moving_since = later(path.moving_since);
+        }
     }
 }
 

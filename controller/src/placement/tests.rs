@@ -115,3 +115,35 @@ fn only_normal_volumes_of_online_nodes_are_targets() {
         );
     }
 }
+
+fn filling(free_bytes: u64, time_to_full_ms: u64) -> v1::VolumeFacts {
+    v1::VolumeFacts { level: v1::DiskLevel::Normal.into(), free_bytes, time_to_full_ms, ..Default::default() }
+}
+
+#[test]
+fn a_volume_that_is_full_within_the_hour_counts_for_a_quarter() {
+    for (free, time_to_full_ms, counts) in [
+        (1000, 0, 1000),
+        (1000, 1, 250),
+        (1000, 3_599_999, 250),
+        (1000, 3_600_000, 1000),
+        (3, 1, 1),
+        (0, 0, 1),
+    ] {
+        assert_eq!(weight(&filling(free, time_to_full_ms)), counts, "{free} free, {time_to_full_ms} ms");
+    }
+}
+
+#[test]
+fn a_volume_that_fills_takes_fewer_replicas() {
+    let state = crate::cluster::testing::Cluster::of(2).state;
+    let volume = crate::cluster::testing::volume;
+    let facts = Facts::from([
+        ((SpuId(1), volume(1)), filling(1 << 30, 600_000)),
+        ((SpuId(2), volume(2)), filling(1 << 30, 0)),
+    ]);
+    let (targets, excluded) = targets(&state, &facts);
+    let placed = place(10, 1, targets, excluded).unwrap();
+    let on = |id| placed.iter().filter(|p| spus(p)[0] == id).count();
+    assert_eq!((on(1), on(2)), (2, 8));
+}

@@ -1,7 +1,9 @@
 //! Several controllers in one process, over real loopback connections and real files.
 
+mod cut_off;
 mod five;
 mod severable;
+mod sick;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use plimsoll_host::{Host, Listener, ServerOptions, Task};
 use plimsoll_proto::ids::ControllerId;
 use plimsoll_proto::v1::{self, entry::Change};
 use plimsoll_storage::fs::SharedDisk;
+use plimsoll_storage::fs::faulty::{Faults, FaultyDisk};
 use plimsoll_storage::fs::real::RealDisk;
 
 use tokio::sync::oneshot;
@@ -46,6 +49,9 @@ struct Site {
     running: Option<(RaftHandle, Server)>,
     tune: fn(&mut RaftSettings),
     journal_bytes: u64,
+    /// Makes its disk fail.
+    faults: Faults,
+    disk: SharedDisk,
 }
 
 fn ids(count: u32) -> v1::Entry {
@@ -62,7 +68,7 @@ fn first_id(proposed: &Proposed) -> u64 {
 
 impl Site {
     fn disk(&self) -> SharedDisk {
-        Arc::new(RealDisk::open(self.dir.path()).expect("a directory"))
+        self.disk.clone()
     }
 
     async fn start(&mut self) {
@@ -131,15 +137,21 @@ async fn laid_out(hosts: impl IntoIterator<Item = Host>) -> Vec<Site> {
     let address = |listener: &Listener| listener.local_addr().expect("bound").to_string();
     let addresses = bound.iter().map(|(_, listener)| address(listener));
     let peers: BTreeMap<_, _> = (1..).map(ControllerId).zip(addresses).collect();
-    let site = |(id, (host, listener))| Site {
-        host,
-        id,
-        dir: TempDir::new("raft"),
-        peers: peers.clone(),
-        listener: Some(listener),
-        running: None,
-        tune: |_| {},
-        journal_bytes: 1 << 20,
+    let site = |(id, (host, listener))| {
+        let dir = TempDir::new("raft");
+        let (disk, faults) = FaultyDisk::new(Arc::new(RealDisk::open(dir.path()).expect("a directory")));
+        Site {
+            host,
+            id,
+            dir,
+            peers: peers.clone(),
+            listener: Some(listener),
+            running: None,
+            tune: |_| {},
+            journal_bytes: 1 << 20,
+            faults,
+            disk: Arc::new(disk),
+        }
     };
     peers.keys().copied().zip(bound).map(site).collect()
 }

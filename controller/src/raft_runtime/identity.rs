@@ -68,6 +68,15 @@ pub enum DataDirError {
         /// What was found there.
         entry: String,
     },
+    /// A new cluster of so many controllers. Exit code 7.
+    #[error(
+        "a cluster begins with 1, 3 or 5 controllers, the list names {count}: one more that must answer makes nothing \
+         safer"
+    )]
+    ControllerCount {
+        /// How many there were.
+        count: usize,
+    },
     /// The identity file can't be read, or is gone beside a journal. Restore it, or return under a new id.
     #[error(
         "data directory {dir} is damaged: {why}; restore it, or return as a new controller under a new --id"
@@ -140,8 +149,8 @@ struct Slot {
 
 impl DataDir {
     /// Takes the directory for controller `id` and opens its journal. With `bootstrap`, an empty directory is made
-    /// into one of a new controller whose voters are `voters`; without effect on one that is ready. Opening a ready
-    /// one needs no space.
+    /// into one of a new controller whose voters are `voters`, none for one that joins; without effect on one that is
+    /// ready. Opening a ready one needs no space.
     ///
     /// # Errors
     /// See [`DataDirError`]; every message names the remedy.
@@ -159,8 +168,10 @@ impl DataDir {
             Err(DiskError::NotFound { .. }) => None,
             Err(error) => return Err(failed(error)),
         };
+        let voters: Vec<u64> = voters.into_iter().map(|voter| voter.0).collect();
         if known.is_none() {
             check_empty(disk, bootstrap, settings)?;
+            check_count(voters.len())?;
         }
         let lock = disk.lock(LOCK).map_err(|error| match error {
             DiskError::Locked => DataDirError::Locked { dir: dir.clone() },
@@ -183,7 +194,8 @@ impl DataDir {
             if !bootstrap {
                 return Err(DataDirError::NotBootstrapped { dir: opened.dir });
             }
-            let fresh = Recovered::fresh(voters.into_iter().map(|voter| voter.0));
+            check_count(voters.len())?;
+            let fresh = Recovered::fresh(voters);
             FileJournal::create(disk, settings, id.0, &fresh)?;
             opened.write(Slot { ready: true, ..opened.slot })?;
         }
@@ -214,6 +226,11 @@ impl Identity for DataDir {
     fn set_cluster_id(&mut self, id: ClusterId) -> Result<(), DataDirError> {
         self.write(Slot { cluster: Some(id), ..self.slot })
     }
+}
+
+/// Later the number may be any while controllers come and go. Without voters this one joins a cluster.
+fn check_count(count: usize) -> Result<(), DataDirError> {
+    if [0, 1, 3, 5].contains(&count) { Ok(()) } else { Err(DataDirError::ControllerCount { count }) }
 }
 
 /// A directory without an identity: only one that holds nothing may be bootstrapped.
@@ -309,6 +326,27 @@ mod tests {
     fn open(disk: &SharedDisk, id: u64, bootstrap: bool) -> Result<(DataDir, FileJournal), DataDirError> {
         let settings = JournalSettings { file_bytes: 1 << 20, ..JournalSettings::default() };
         DataDir::open(disk, ControllerId(id), bootstrap, [1, 2, 3].map(ControllerId), &settings)
+    }
+
+    #[test]
+    fn a_cluster_begins_with_one_three_or_five_and_may_change_later() {
+        let settings = JournalSettings { file_bytes: 1 << 20, ..JournalSettings::default() };
+        let begin = |disk: &SharedDisk, count: u64| {
+            DataDir::open(disk, ControllerId(1), true, (1..=count).map(ControllerId), &settings)
+        };
+        for count in 0..=8 {
+            let (_, disk) = disk();
+            let begun = begin(&disk, count);
+            if [0, 1, 3, 5].contains(&count) {
+                drop(begun.expect("a good number"));
+                // A list that names who came since does not stop it.
+                drop(begin(&disk, 4).expect("ready"));
+            } else {
+                let refused = begun.err().expect("refused");
+                assert!(matches!(refused, DataDirError::ControllerCount { .. }), "{refused}");
+                assert_eq!(disk.list("").expect("it is there"), [], "nothing was touched");
+            }
+        }
     }
 
     #[test]

@@ -41,8 +41,9 @@ impl Node {
             cluster_id: self.state.cluster_id().or_else(|| self.identity.cluster_id()),
             applied_index: self.applied.0,
             term: raft.term,
-            // A frozen peer may have been deposed without hearing of it.
-            leader: leader.filter(|leader| healthy || *leader != self.settings.id),
+            // One that takes no part hears neither of another leader nor of its entries: who follows it is to go
+            // elsewhere.
+            leader: leader.filter(|_| healthy),
             is_leader,
             leader_since: self.leader_since,
             peers: self.peer_statuses(now),

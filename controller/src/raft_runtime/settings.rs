@@ -68,6 +68,12 @@ impl RaftSettings {
         }
     }
 
+    /// The longest that a controller waits for its leader before it asks for votes.
+    pub fn election_timeout_max(&self) -> Duration {
+        let ticks = u32::try_from(self.election_tick).unwrap_or(u32::MAX).saturating_mul(2);
+        self.tick.saturating_mul(ticks)
+    }
+
     /// Checks what must agree.
     ///
     /// # Errors
@@ -111,11 +117,27 @@ mod tests {
     #[test]
     fn settings_that_do_not_agree_are_named() {
         let peers = BTreeMap::from([(ControllerId(1), "a:1".to_owned())]);
-        assert_eq!(RaftSettings::new(ControllerId(1), peers.clone()).check(), Ok(()));
-        assert!(RaftSettings::new(ControllerId(0), peers.clone()).check().is_err());
-        assert!(RaftSettings::new(ControllerId(2), peers.clone()).check().is_err());
-        let mut odd = RaftSettings::new(ControllerId(1), peers);
-        odd.election_tick = 3;
-        assert!(odd.check().is_err());
+        let good = RaftSettings::new(ControllerId(1), peers);
+        assert_eq!(good.check(), Ok(()));
+        type Set = fn(&mut RaftSettings);
+        let rules: [(Set, &[&str]); 11] = [
+            (|of| of.id = ControllerId(0), &["--id"]),
+            (|of| of.id = ControllerId(2), &["2@HOST:PORT"]),
+            (|of| drop(of.peers.insert(ControllerId(0), "b:1".to_owned())), &["id 0"]),
+            (|of| of.election_tick = 3, &["election_tick", "heartbeat_tick"]),
+            (|of| of.heartbeat_tick = 0, &["election_tick", "heartbeat_tick"]),
+            (|of| of.tick = Duration::ZERO, &["tick"]),
+            (|of| of.compact_fill_percent = 0, &["compact_fill_percent"]),
+            (|of| of.compact_fill_percent = 91, &["compact_fill_percent"]),
+            (|of| of.compact_entries = 0, &["compact_entries"]),
+            (|of| of.peer_token = Some(Secret(String::new())), &["peer_token"]),
+            (|of| of.entry_bytes_max += 1, &["entry_bytes_max"]),
+        ];
+        for (set, named) in rules {
+            let mut odd = good.clone();
+            set(&mut odd);
+            let why = odd.check().expect_err(named[0]);
+            assert!(named.iter().all(|name| why.contains(name)), "{named:?}: {why}");
+        }
     }
 }

@@ -57,8 +57,14 @@ impl ControlService {
         }
     }
 
-    /// Whoever does not know the cluster's token is no node of it.
+    /// Whoever is not named, or does not know the cluster's token, is no node of it.
     fn refuse_unknown(&self, request: &v1::RegisterRequest) -> Result<(), ErrorDetail> {
+        let (spu, named) = (SpuId(request.spu_id), &self.shared.settings.spus);
+        if !named.is_empty() && !named.contains(&spu) {
+            return Err(answer::invalid(format!(
+                "SPU id {spu} is not among those that may register; name it in spus (--spu) of every controller"
+            )));
+        }
         let Some(token) = &self.shared.settings.join_token else { return Ok(()) };
         if token.matches(request.join_token.as_bytes()) {
             return Ok(());

@@ -8,7 +8,7 @@ use plimsoll_proto::v1::{self, ErrorDetail, Reason, entry::Change, peer_client::
 use super::shared::Shared;
 use super::{answer, topics};
 use crate::cluster::Partition;
-use crate::election::{Candidates, candidates, is_clean};
+use crate::election::{Candidates, at_risk, candidates, is_clean};
 use crate::raft_runtime::View;
 
 /// Elects, or says why not. Without `unclean` nothing is elected that may lack committed records: the answer then
@@ -28,8 +28,10 @@ pub(super) async fn elect(
     let partition = view.state.partition(id).ok_or_else(unknown)?;
     let standings = standings(shared, &view, id, partition).await;
     let found = candidates(&view.state, partition, &standings);
+    let leader_before = partition.leader_spu().map_or(0, |spu| spu.0);
     let mut response = v1::ElectLeaderResponse {
-        leader: partition.leader_spu().map_or(0, |spu| spu.0),
+        leader: leader_before,
+        leader_before,
         leader_epoch: partition.leader_epoch.0,
         high_watermark: found.high_watermark,
         version: view.state.version().0,
@@ -51,8 +53,7 @@ pub(super) async fn elect(
         return Ok(response);
     }
     let reason = if response.unclean {
-        let (from, to) = (chosen.at_risk_from, chosen.at_risk_to);
-        format!("by command; offsets at risk: {from} to {to}")
+        format!("by command; offsets at risk: {}", at_risk(&chosen))
     } else {
         "by command".to_owned()
     };

@@ -30,6 +30,8 @@ mod producer_ids;
 mod request;
 mod shared;
 mod status;
+#[cfg(test)]
+mod testing;
 mod topics;
 
 pub use admin::AdminService;

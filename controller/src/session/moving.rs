@@ -87,3 +87,70 @@ fn finished(state: &ClusterState) -> Vec<Change> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_proto::v1::{DiskLevel, SpuDuty};
+
+    use super::*;
+    use crate::cluster::testing::{Cluster, TOPIC, volume};
+    use crate::session::SessionSettings;
+    use crate::session::facts::Heard;
+    use crate::session::testing::Alone;
+
+    /// Every node of the cluster is heard at `now`; volumes of `short` are at Throttle.
+    fn hear(shared: &Shared, cluster: &Cluster, now: Duration, short: &[u32]) {
+        for (spu, record) in cluster.state.spus() {
+            let level = if short.contains(&spu.0) { DiskLevel::Throttle } else { DiskLevel::Normal };
+            let facts = v1::VolumeFacts {
+                volume_id: volume(spu.0).to_bytes(),
+                level: level.into(),
+                free_bytes: 1000,
+                ..Default::default()
+            };
+            let heard = Heard { incarnation: record.incarnation, at: now, volumes: vec![facts] };
+            shared.facts.put(*spu, heard);
+        }
+    }
+
+    fn five() -> Cluster {
+        let mut cluster = Cluster::of(5);
+        cluster.create_topic("t", TOPIC, &[&[1, 2, 3], &[1, 2, 4], &[1, 3, 4], &[1, 2, 5]], 2);
+        cluster
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn moves_under_way_count_for_the_limit() {
+        let settings = SessionSettings { replica_moves_max: 2, ..Default::default() };
+        let alone = Alone::start(settings).await;
+        let (shared, mut moving, mut cluster) = (&alone.shared, Moving::default(), five());
+        cluster.done(cluster.duty(1, SpuDuty::Serving, SpuDuty::Draining));
+        let now = shared.host.clock.now();
+        hear(shared, &cluster, now, &[]);
+        for left in [2, 1, 0] {
+            let begun = moving.begun(shared, now, &cluster.state);
+            assert_eq!(begun.len(), left, "{begun:?}");
+            if let Some(first) = begun.into_iter().next() {
+                cluster.done(first);
+            }
+        }
+        alone.raft.stop(Duration::from_secs(1)).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn relief_waits_a_minute_and_rests_for_ten_when_it_was_called_off() {
+        let alone = Alone::start(SessionSettings::default()).await;
+        let (shared, mut moving, cluster) = (&alone.shared, Moving::default(), five());
+        let began = shared.host.clock.now();
+        let mut begun = |secs: u64| {
+            let now = began + Duration::from_secs(secs);
+            hear(shared, &cluster, now, &[2]);
+            moving.begun(shared, now, &cluster.state).len()
+        };
+        assert_eq!((begun(0), begun(59), begun(60)), (0, 0, 1));
+        shared.hold_relief();
+        // The clock went on a little since the beginning.
+        assert_eq!((begun(61), begun(600), begun(660)), (0, 0, 1));
+        alone.raft.stop(Duration::from_secs(1)).await;
+    }
+}

@@ -1,11 +1,12 @@
 //! What all services of one controller share.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_host::Host;
 use plimsoll_host::config::Secret;
-use plimsoll_proto::ids::ControllerId;
+use plimsoll_proto::ids::{ControllerId, SpuId};
 use plimsoll_proto::v1::{self, ErrorDetail, entry::Change};
 use tokio::sync::{mpsc, watch};
 
@@ -14,7 +15,7 @@ use super::facts::FactsTable;
 use super::producer_ids::ProducerIds;
 use crate::cluster::{Effect, Outcome, RULES_VERSION};
 use crate::liveness::{Event, LivenessSettings};
-use crate::raft_runtime::{Proposed, RaftHandle, View};
+use crate::raft_runtime::{ProposeError, Proposed, RaftHandle, View};
 
 /// Most events that wait for the judge; beyond it heartbeats are dropped, the next one is due anyway.
 pub(super) const EVENTS_WAITING_MAX: usize = 4096;
@@ -52,6 +53,8 @@ pub struct SessionSettings {
     pub offsets_topic_early: bool,
     /// What a storage node must know to register. Default none: every node may.
     pub join_token: Option<Secret>,
+    /// The only storage nodes that may register. Default none named: every node may.
+    pub spus: BTreeSet<SpuId>,
     /// Timings of the judge.
     pub liveness: LivenessSettings,
 }
@@ -72,6 +75,7 @@ impl Default for SessionSettings {
             relief_after: Duration::from_secs(60),
             offsets_topic_early: true,
             join_token: None,
+            spus: BTreeSet::new(),
             liveness: LivenessSettings::default(),
         }
     }
@@ -91,6 +95,9 @@ impl SessionSettings {
         }
         if self.bookmark_interval.is_zero() || self.tick.is_zero() {
             return Err("tick and bookmark_interval must not be 0".to_owned());
+        }
+        if self.spus.contains(&SpuId(0)) {
+            return Err("spus must not name 0: ids of storage nodes start at 1".to_owned());
         }
         if self.join_token.as_ref().is_some_and(|token| token.0.is_empty()) {
             return Err("join_token must not be empty; leave it out to let every node join".to_owned());
@@ -188,6 +195,10 @@ impl Shared {
     pub(super) async fn read(&self) -> Result<Arc<View>, ErrorDetail> {
         match self.raft.read_barrier(self.settings.read_timeout).await {
             Ok(index) => Ok(self.applied(index).await),
+            // Its disk says nothing about the others: the caller asks them.
+            Err(ProposeError::Disk { .. }) => Err(answer::no_quorum(
+                "this controller can ask no majority: its own disk takes no entries; another one may answer",
+            )),
             Err(error) => Err(answer::from_propose(error)).map_err(|detail: ErrorDetail| ErrorDetail {
                 // A read has no effect to be unsure about.
                 outcome: v1::Outcome::NotWritten.into(),
@@ -247,25 +258,35 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use plimsoll_host::config::Secret;
 
     use super::*;
-    use crate::raft_runtime::journal::{MemoryJournal, Recovered};
-    use crate::raft_runtime::metadata::MemoryStore;
-    use crate::raft_runtime::{MemoryIdentity, RaftSettings, start};
+    use crate::session::testing::Alone;
+
+    #[test]
+    fn settings_that_do_not_agree_are_named() {
+        type Set = fn(&mut SessionSettings);
+        let rules: [(Set, &[&str]); 6] = [
+            (|of| of.tick = of.liveness.pause_after, &["tick", "pause_after"]),
+            (|of| of.tick = Duration::ZERO, &["tick"]),
+            (|of| of.bookmark_interval = Duration::ZERO, &["bookmark_interval"]),
+            (|of| of.join_token = Some(Secret(String::new())), &["join_token"]),
+            (|of| of.spus = [SpuId(0)].into(), &["spus"]),
+            (|of| of.liveness.confirm = of.liveness.probe_interval, &["probe_interval", "confirm"]),
+        ];
+        assert_eq!(SessionSettings::default().check(), Ok(()));
+        for (set, named) in rules {
+            let mut settings = SessionSettings::default();
+            set(&mut settings);
+            let why = settings.check().expect_err(named[0]);
+            assert!(named.iter().all(|name| why.contains(name)), "{named:?}: {why}");
+        }
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_leader_accepts_writes_only_when_its_judge_follows_every_node() {
-        let host = Host::real();
-        let id = ControllerId(1);
-        let settings = RaftSettings::new(id, BTreeMap::from([(id, "127.0.0.1:1".to_owned())]));
-        let journal = Box::new(MemoryJournal::new(Recovered::fresh([1]), 64 << 20));
-        let (identity, store) = (Box::new(MemoryIdentity::default()), Box::new(MemoryStore::default()));
-        let (raft, _) = start(&host, settings, identity, journal, store, None).await.unwrap();
-        let mut views = raft.watch();
-        let term = views.wait_for(|view| view.is_leader).await.unwrap().term;
-        let (_stopping, stopped) = watch::channel(false);
-        let (shared, _queue) = Shared::new(host, id, SessionSettings::default(), raft.clone(), stopped);
+        let alone = Alone::start(SessionSettings::default()).await;
+        let (shared, term) = (&alone.shared, alone.term);
         let change = || Change::AllocateProducerIds(v1::AllocateProducerIds { count: 1 });
         for judged in [0, term - 1] {
             shared.judges_in(judged);
@@ -274,6 +295,6 @@ mod tests {
         }
         shared.judges_in(term);
         shared.propose(change()).await.unwrap();
-        raft.stop(Duration::from_secs(1)).await;
+        alone.raft.stop(Duration::from_secs(1)).await;
     }
 }

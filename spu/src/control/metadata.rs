@@ -15,6 +15,8 @@ use crate::runtime::NodeHandle;
 
 /// Bookmarks come every second; a watch that is silent for longer than this is lost.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// A controller that knows no leader for so long may be cut off, or its disk takes nothing; another may know more.
+const LEADERLESS_MAX: Duration = Duration::from_secs(2);
 const KIND: &str = "metadata watch is lost";
 
 /// Keeps the node's image up to date for as long as the task lives.
@@ -75,6 +77,7 @@ impl Follower<'_> {
             Ok(Err(status)) => return describe(&status),
             Err(_) => return "it does not answer in time".to_owned(),
         };
+        let mut led_at = clock.now();
         loop {
             let update = match clock.timeout(SILENCE_MAX, updates.message()).await {
                 Ok(Ok(Some(update))) => update,
@@ -82,8 +85,16 @@ impl Follower<'_> {
                 Ok(Err(status)) => return describe(&status),
                 Err(_) => return "it fell silent".to_owned(),
             };
+            let leads = update.controller_leader != 0;
             if let Err(why) = self.apply(update) {
                 return why;
+            }
+            if leads {
+                led_at = clock.now();
+            } else if clock.now().saturating_sub(led_at) > LEADERLESS_MAX
+                && self.controllers.in_order().len() > 1
+            {
+                return "it knows no leader".to_owned();
             }
         }
     }
@@ -113,3 +124,7 @@ impl Follower<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "behind_tests.rs"]
+mod behind_tests;

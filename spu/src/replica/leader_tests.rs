@@ -164,6 +164,40 @@ fn who_has_caught_up_joins_and_counts_from_the_proposal_on() {
 }
 
 #[test]
+fn who_joins_has_reached_the_high_watermark_and_not_only_the_start_of_the_epoch() {
+    let mut leading = leader(&[1, 2], 1);
+    leading.on_own_log(ends(20));
+    fetch(&mut leading, 3, 20, DiskLevel::Normal, s(0));
+    fetch(&mut leading, 2, 20, DiskLevel::Normal, s(0));
+    assert_eq!((leading.high_watermark(), leading.latest()), (at(20), Some(at(20))));
+    // It started again and lost its tail: late enough to lack committed records, not to be out of time.
+    fetch(&mut leading, 3, 15, DiskLevel::Normal, s(0));
+    assert_eq!(
+        leading.tick(s(0)),
+        None,
+        "15 is beyond the start of the epoch, 10, and below what is committed"
+    );
+    leading.on_own_log(ends(21));
+    fetch(&mut leading, 3, 19, DiskLevel::Normal, s(0));
+    assert_eq!(leading.tick(s(0)), None);
+    fetch(&mut leading, 3, 20, DiskLevel::Normal, s(0));
+    assert_eq!(leading.tick(s(0)).map(|proposal| proposal.in_sync), Some(set(&[1, 2, 3])));
+}
+
+#[test]
+fn nobody_joins_whose_volume_is_out_of_service_for_writes() {
+    let mut leading = leader(&[1, 2], 1);
+    let mut offline = term(1, &[1, 2], 1);
+    offline.peers.insert(SpuId(3), Peer { incarnation: Some(Incarnation(5)), writable: false });
+    leading.on_term(offline, s(0));
+    // Its own figures say that there is room; the committed state does not yet.
+    fetch(&mut leading, 3, 10, DiskLevel::Normal, s(0));
+    assert_eq!(leading.tick(s(0)), None);
+    leading.on_term(term(1, &[1, 2], 1), s(0));
+    assert_eq!(leading.tick(s(0)).map(|proposal| proposal.in_sync), Some(set(&[1, 2, 3])));
+}
+
+#[test]
 fn who_fetches_no_more_leaves_once_and_is_not_taken_back() {
     let mut leading = leader(&[1, 2], 2);
     fetch(&mut leading, 2, 10, DiskLevel::Normal, s(0));

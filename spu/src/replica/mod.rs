@@ -16,6 +16,8 @@ mod term;
 mod waiting;
 
 #[cfg(test)]
+mod divergence_tests;
+#[cfg(test)]
 mod leader_tests;
 #[cfg(test)]
 mod model_tests;

@@ -166,6 +166,7 @@ impl Worker {
             }
             FollowerStep::TrimHead(to) => self.volume.trim_head(partition, to).map(drop),
             FollowerStep::Stop(reason) => {
+                self.replica_stops += 1;
                 tracing::error!(%partition, %reason, "replica stopped: its history is not the leader's");
                 return false;
             }

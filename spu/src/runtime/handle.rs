@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use plimsoll_host::{Clock, Host};
+use plimsoll_proto::batch::BatchHeader;
 use plimsoll_proto::disk::DiskLevel;
 use plimsoll_proto::ids::{ClusterId, Incarnation, PartitionId, SpuId, VolumeId};
 use plimsoll_proto::image::MetadataImage;
@@ -70,23 +71,36 @@ impl NodeHandle {
     /// volume asks for; the answer comes later. Every refusal is an answer.
     pub async fn produce(&self, job: ProduceJob) -> oneshot::Receiver<ProduceResult> {
         let (reply, answer) = oneshot::channel();
-        match self.produce_door(&job) {
-            Ok(door) => self.queue(door, job, reply).await,
-            // A session that has gone needs no answer, here and below.
-            Err(detail) => drop(reply.send(ProduceResult::Error(*detail))),
+        let routes = self.inner.shared.routes.borrow().clone();
+        let opened = self.route(&routes, &job.partition).map(|door| (door, self.enter(&routes, door, &job)));
+        match opened {
+            Ok((door, Ok(()))) => self.queue(door, job, None, reply).await,
+            Ok((door, Err(refused))) if self.may_be_repeated(door, &job) => {
+                self.queue(door, job, Some(refused), reply).await;
+            }
+            Ok((door, Err(refused))) => {
+                door.pulse.count(&refused);
+                // A session that has gone needs no answer, here and below.
+                drop(reply.send(ProduceResult::Error(*refused)));
+            }
+            Err(refused) => drop(reply.send(ProduceResult::Error(*refused))),
         }
         answer
     }
 
-    /// The volume to queue on, or the refusal that needs no queue: so a client without backoff costs a lookup.
-    fn produce_door(&self, job: &ProduceJob) -> Result<&VolumeDoor, Box<ErrorDetail>> {
-        let routes = self.inner.shared.routes.borrow().clone();
-        let door = self.route(&routes, &job.partition)?;
+    /// Whether only the volume can tell that the batch is not in the log already, and can be asked. A refusal must not say
+    /// NOT_WRITTEN of what is.
+    fn may_be_repeated(&self, door: &VolumeDoor, job: &ProduceJob) -> bool {
+        let sequenced = BatchHeader::parse(&job.batch).is_ok_and(|header| header.producer.is_some());
+        sequenced && door.pulse.age(self.clock().now()) < STUCK
+    }
+
+    /// The refusal that needs no queue: so a client without backoff costs a lookup.
+    fn enter(&self, routes: &Routes, door: &VolumeDoor, job: &ProduceJob) -> Result<(), Box<ErrorDetail>> {
         let hint = Shared::hint(&routes.image, &job.partition);
         let elsewhere = hint.clone().filter(|leader| leader.spu_id != self.inner.shared.spu.0);
         // The level comes before leadership: who ignores metadata still learns which disk is full.
         if let Gate::Shut { detail, hold_until } = &door.view.borrow().gate {
-            door.pulse.count_refusal();
             let mut detail = detail.clone();
             if let Some(disk) = &mut detail.disk {
                 disk.needed_bytes = u64::try_from(job.batch.len()).unwrap_or(u64::MAX);
@@ -101,17 +115,24 @@ impl NodeHandle {
         if elsewhere.is_some() {
             return Err(Box::new(refusal::not_leader(&job.partition, hint, self.inner.shared.spu)));
         }
-        Ok(door)
+        Ok(())
     }
 
-    async fn queue(&self, door: &VolumeDoor, job: ProduceJob, reply: oneshot::Sender<ProduceResult>) {
+    async fn queue(
+        &self,
+        door: &VolumeDoor,
+        job: ProduceJob,
+        refused: Option<Box<ErrorDetail>>,
+        reply: oneshot::Sender<ProduceResult>,
+    ) {
         let now = self.clock().now();
-        let slow = door.view.borrow().gate == Gate::Slow;
+        let slow = refused.is_none() && door.view.borrow().gate == Gate::Slow;
         let (admitted, let_in) = oneshot::channel();
         let queued = QueuedProduce {
             deadline: now + job.timeout,
             asked_at: now,
             admitted: slow.then_some(admitted),
+            refused,
             job,
             reply,
         };

@@ -32,11 +32,17 @@ mod kept_tests;
 #[cfg(test)]
 mod many_partitions_tests;
 #[cfg(test)]
+mod repeated_tests;
+#[cfg(test)]
+mod stop_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod volume_tests;
+#[cfg(test)]
+mod waiting_tests;
 
 pub use exchange::{Following, POSITIONS_MAX};
 pub use handle::NodeHandle;

@@ -322,6 +322,7 @@ impl Plan {
             answers: 0,
             waiters: 0,
             waited_on: BTreeSet::new(),
+            replica_stops: 0,
             failed: false,
             missing: false,
             retried_at: now,

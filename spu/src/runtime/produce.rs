@@ -9,6 +9,7 @@ use plimsoll_proto::v1::{self, Acks, ErrorDetail, Reason, produce_response};
 use plimsoll_storage::log::{AppendError, Appended};
 use plimsoll_storage::space::Verdict;
 
+use super::job::ProduceJob;
 use super::refusal;
 use super::replica::{AckToken, Replica, Role};
 use super::work::{QueuedProduce, Shared};
@@ -16,7 +17,7 @@ use super::worker::Worker;
 use crate::replica::{Leader, LogEnds};
 
 /// Appends of one partition that wait for followers at most.
-const WAITING_ACKS_MAX: usize = 65_536;
+pub(super) const WAITING_ACKS_MAX: usize = 65_536;
 
 impl Worker {
     pub(super) fn on_produce(&mut self, queued: QueuedProduce) {
@@ -55,6 +56,10 @@ impl Worker {
     }
 
     fn verdict(&self, queued: &QueuedProduce, now: Duration) -> Verdict {
+        if queued.refused.is_some() {
+            // It takes no room.
+            return Verdict::Accept;
+        }
         let bytes = u64::try_from(queued.job.batch.len()).unwrap_or(u64::MAX);
         self.volume.admit(WriteClass::Produce, bytes, now.saturating_sub(queued.asked_at), now)
     }
@@ -72,15 +77,41 @@ impl Worker {
             // A session that has gone needs no word.
             let _ = admitted.send(());
         }
+        if let Some(refused) = queued.refused.take() {
+            return self.refuse(queued, *refused);
+        }
         match self.append(&mut queued) {
             Ok(appended) => self.await_ack(queued, appended),
-            Err(detail) => {
-                if matches!(detail.reason(), Reason::DiskFull | Reason::VolumeFailed) {
-                    self.pulse.count_refusal();
-                }
-                drop(queued.reply.send(produce_response::Result::Error(detail)));
-            }
+            Err(detail) => self.refuse(queued, detail),
         }
+    }
+
+    /// Answers a refusal, unless the batch is in the log already: why nothing new is appended is no reason not to
+    /// acknowledge that one, and NOT_WRITTEN would be wrong of it.
+    pub(super) fn refuse(&mut self, queued: QueuedProduce, mut detail: ErrorDetail) {
+        if let Some(repeated) = self.volume.appended_before(&queued.job.partition, &queued.job.batch) {
+            // The metadata may name another leader a moment before this one steps down.
+            if detail.leader.is_none() && self.stands_by(&queued.job) {
+                return self.await_ack(queued, repeated);
+            }
+            detail.outcome = v1::Outcome::Unknown.into();
+        }
+        self.pulse.count(&detail);
+        drop(queued.reply.send(produce_response::Result::Error(detail)));
+    }
+
+    /// Whether an earlier append can be answered for here and now: this node leads in the epoch that the producer knows, may
+    /// say so, counts what it has, and the set is large enough for what is asked. With acks=all it is acknowledged when the
+    /// high watermark has reached it, as any append.
+    fn stands_by(&self, job: &ProduceJob) -> bool {
+        let Some(replica) = self.replicas.get(&job.partition) else { return false };
+        let Role::Leads(leader) = &replica.role else { return false };
+        let all = matches!(job.acks, Acks::All | Acks::Unspecified);
+        leader.term().epoch == job.leader_epoch
+            && self.shared.lease.borrow().runs(self.now())
+            && !self.is_uncertain(&job.partition)
+            && (!all || leader.acknowledges())
+            && replica.waiting_acks.len() < WAITING_ACKS_MAX
     }
 
     fn append(&mut self, queued: &mut QueuedProduce) -> Result<Appended, ErrorDetail> {

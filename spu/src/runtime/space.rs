@@ -213,6 +213,7 @@ impl Worker {
         let leads = self.replicas.values().filter(|replica| matches!(replica.role, Role::Leads(_))).count();
         shown.leaders = u32::try_from(leads).unwrap_or(u32::MAX);
         shown.replicas = u32::try_from(self.replicas.len()).unwrap_or(u32::MAX);
+        shown.replica_stops_total = self.replica_stops;
         let marks = self.volume.marks();
         shown.reclaim_enter_bytes = marks.bytes(DiskLevel::Reclaim).enter;
         shown.throttle_enter_bytes = marks.bytes(DiskLevel::Throttle).enter;

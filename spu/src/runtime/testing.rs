@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use plimsoll_host::Host;
-use plimsoll_proto::batch::{BatchBuilder, Compression, NewRecord, records};
+use plimsoll_proto::batch::{BatchBuilder, Compression, NewRecord, ProducerSequence, Sequence, records};
 use plimsoll_proto::ids::{
-    ClusterId, Incarnation, LeaderEpoch, MetadataVersion, PartitionId, TopicId, VolumeId,
+    ClusterId, Incarnation, LeaderEpoch, MetadataVersion, PartitionId, ProducerEpoch, ProducerId, TopicId,
+    VolumeId,
 };
 use plimsoll_proto::image::MetadataImage;
 use plimsoll_proto::v1::{self, Acks};
@@ -126,10 +127,16 @@ impl TestCluster {
 
     /// One round of fetches: every follower asks its leader, as the fetchers do, without waiting.
     pub(crate) async fn replicate_round(&self) {
-        for node in &self.nodes {
-            for following in node.handle.following() {
-                self.fetch_once(node, &following).await;
-            }
+        for id in 1..=self.nodes.len() {
+            self.replicate_by(id).await;
+        }
+    }
+
+    /// The same by one node only.
+    pub(crate) async fn replicate_by(&self, id: usize) {
+        let node = self.node(id);
+        for following in node.handle.following() {
+            self.fetch_once(node, &following).await;
         }
     }
 
@@ -282,6 +289,18 @@ pub(crate) fn config(replicas: u32, min_in_sync: u32) -> v1::TopicConfig {
 pub(crate) fn batch(value: &[u8]) -> Bytes {
     let mut builder = BatchBuilder::new(Compression::None);
     builder.push(&NewRecord { value: Some(value), timestamp_ms: 5, ..NewRecord::default() }).expect("small");
+    builder.build_shared().expect("one record")
+}
+
+/// One batch with one record of the same producer each time, which is its `base`-th.
+pub(crate) fn sequenced(base: i32, value: &[u8]) -> Bytes {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(&NewRecord { value: Some(value), timestamp_ms: 5, ..NewRecord::default() }).expect("small");
+    builder.set_producer(Some(ProducerSequence {
+        id: ProducerId(7),
+        epoch: ProducerEpoch(0),
+        base: Sequence::from_i32(base).expect("not negative"),
+    }));
     builder.build_shared().expect("one record")
 }
 

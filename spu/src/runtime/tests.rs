@@ -2,7 +2,8 @@ use plimsoll_proto::ids::{LeaderEpoch, Offset, PartitionId};
 use plimsoll_proto::v1::{self, Acks, DiskCause, Outcome, Reason, VolumeState};
 
 use super::testing::{
-    LIMIT, PARTITION, TestCluster, batch, config, job, produce, produce_when_led, read, start, values,
+    LIMIT, PARTITION, TestCluster, batch, config, job, produce, produce_when_led, read, sequenced, start,
+    values,
 };
 use super::{ControlRequest, FetchFrom, FetchJob, ProduceResult};
 
@@ -237,7 +238,7 @@ async fn below_the_minimum_a_refusal_appends_nothing_and_consumes_no_sequence() 
     let end = || cluster.node(1).handle.standing(&super::testing::PARTITION);
     let before = end().await.expect("it stands").log_end;
     for _ in 0..3 {
-        let refused = refusal(produce(cluster.node(1), job(1, Acks::All, sequenced(b"c"))).await);
+        let refused = refusal(produce(cluster.node(1), job(1, Acks::All, sequenced(0, b"c"))).await);
         assert_eq!((refused.reason(), refused.outcome()), (Reason::NotEnoughInSync, Outcome::NotWritten));
     }
     assert_eq!(end().await.expect("it stands").log_end, before, "a refused record is nowhere");
@@ -245,12 +246,12 @@ async fn below_the_minimum_a_refusal_appends_nothing_and_consumes_no_sequence() 
 
     cluster.change(|partition| partition.in_sync = vec![1, 2]);
     let mut answered = None;
-    let mut answer = cluster.node(1).handle.produce(job(1, Acks::All, sequenced(b"c"))).await;
+    let mut answer = cluster.node(1).handle.produce(job(1, Acks::All, sequenced(0, b"c"))).await;
     while answered.is_none() {
         cluster.replicate_round().await;
         answered = match answer.try_recv() {
             Ok(ProduceResult::Error(detail)) if detail.reason() == Reason::NotEnoughInSync => {
-                answer = cluster.node(1).handle.produce(job(1, Acks::All, sequenced(b"c"))).await;
+                answer = cluster.node(1).handle.produce(job(1, Acks::All, sequenced(0, b"c"))).await;
                 None
             }
             other => other.ok(),
@@ -265,7 +266,7 @@ async fn a_batch_sent_again_to_the_next_leader_is_there_once_at_its_old_offset()
     let mut cluster = TestCluster::new(3, 64 << 20, config(3, 2)).await;
     drop(produce_when_led(cluster.node(1), job(1, Acks::Leader, batch(b"a"))).await);
     // The answer of the first leader is lost with it: it appended, the others copied.
-    drop(cluster.node(1).handle.produce(job(1, Acks::All, sequenced(b"b"))).await);
+    drop(cluster.node(1).handle.produce(job(1, Acks::All, sequenced(0, b"b"))).await);
     let copied = |node: usize| cluster.node(node).handle.standing(&PARTITION);
     let until = cluster.host.clock.now() + LIMIT;
     while copied(2).await.expect("it stands").log_end < 2 || copied(3).await.expect("it stands").log_end < 2 {
@@ -274,13 +275,15 @@ async fn a_batch_sent_again_to_the_next_leader_is_there_once_at_its_old_offset()
     }
     cluster.lead(2);
     let next = cluster.node(2);
-    let mut answer = next.handle.produce(job(2, Acks::All, sequenced(b"b"))).await;
+    let mut answer = next.handle.produce(job(2, Acks::All, sequenced(0, b"b"))).await;
     let answered = loop {
         cluster.replicate_round().await;
         match answer.try_recv() {
-            // It has not heard yet that it leads, or not been heard of.
-            Ok(ProduceResult::Error(detail)) if detail.outcome() == Outcome::NotWritten => {
-                answer = next.handle.produce(job(2, Acks::All, sequenced(b"b"))).await;
+            // It has not heard yet that it leads, or not been heard of; it has the batch all the same.
+            Ok(ProduceResult::Error(detail)) => {
+                assert!(matches!(detail.reason(), Reason::NoLeader | Reason::NotLeader), "{detail:?}");
+                assert_eq!(detail.outcome(), Outcome::Unknown);
+                answer = next.handle.produce(job(2, Acks::All, sequenced(0, b"b"))).await;
             }
             Ok(answered) => break answered,
             Err(_) => assert!(cluster.host.clock.now() < until, "it is acknowledged"),
@@ -292,18 +295,6 @@ async fn a_batch_sent_again_to_the_next_leader_is_there_once_at_its_old_offset()
         let held = read(cluster.node(id), FetchFrom::Earliest, true).await.expect("records");
         assert_eq!(values(&held), ["a", "b"], "node {id}");
     }
-}
-
-fn sequenced(value: &[u8]) -> bytes::Bytes {
-    use plimsoll_proto::batch::{BatchBuilder, Compression, NewRecord, ProducerSequence};
-    let mut builder = BatchBuilder::new(Compression::None);
-    builder.push(&NewRecord { value: Some(value), timestamp_ms: 5, ..NewRecord::default() }).expect("small");
-    builder.set_producer(Some(ProducerSequence {
-        id: plimsoll_proto::ids::ProducerId(7),
-        epoch: plimsoll_proto::ids::ProducerEpoch(0),
-        base: plimsoll_proto::batch::Sequence::ZERO,
-    }));
-    builder.build_shared().expect("one record")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

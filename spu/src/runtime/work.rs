@@ -27,6 +27,8 @@ pub(super) struct QueuedProduce {
     pub(super) asked_at: Duration,
     /// Told when the volume no longer holds it back; set while the volume slows producers down.
     pub(super) admitted: Option<oneshot::Sender<()>>,
+    /// Refused at the door with this; it is queued only to be looked for among what is in the log already.
+    pub(super) refused: Option<Box<v1::ErrorDetail>>,
     pub(super) reply: oneshot::Sender<ProduceResult>,
 }
 
@@ -172,8 +174,11 @@ impl Pulse {
         now.saturating_sub(Duration::from_millis(self.turned_ms.load(Ordering::Relaxed)))
     }
 
-    pub(super) fn count_refusal(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
+    /// Counts a refusal, if it is by the disk.
+    pub(super) fn count(&self, refused: &v1::ErrorDetail) {
+        if matches!(refused.reason(), v1::Reason::DiskFull | v1::Reason::VolumeFailed) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn refused(&self) -> u64 {

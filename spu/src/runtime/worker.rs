@@ -64,6 +64,8 @@ pub(super) struct Worker {
     pub(super) waiters: usize,
     /// Partitions with somebody waiting for records or for the in-sync set: a turn looks at no others.
     pub(super) waited_on: BTreeSet<PartitionId>,
+    /// How often a replica here stopped because its history is not its leader's.
+    pub(super) replica_stops: u64,
     /// The device failed; everybody who waited has been told.
     pub(super) failed: bool,
     /// A replica could not be made or deleted; tried again.
@@ -236,11 +238,11 @@ impl Worker {
     /// Answers what waits and closes the volume in order.
     fn stop(mut self) {
         for queued in std::mem::take(&mut self.held) {
-            drop(queued.reply.send(v1::produce_response::Result::Error(refusal::shutting_down())));
+            self.refuse(queued, refusal::shutting_down());
         }
         self.inbox.produce.close();
         while let Ok(queued) = self.inbox.produce.try_recv() {
-            drop(queued.reply.send(v1::produce_response::Result::Error(refusal::shutting_down())));
+            self.refuse(queued, refusal::shutting_down());
         }
         let partitions: Vec<PartitionId> = self.replicas.keys().copied().collect();
         for partition in partitions {

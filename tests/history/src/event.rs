@@ -1,5 +1,7 @@
 //! What can be recorded.
 
+use std::time::Duration;
+
 use plimsoll_proto::ids::{Incarnation, LeaderEpoch, Offset, PartitionId, SpuId};
 
 /// Identity of a record: a digest of its bytes.
@@ -67,6 +69,15 @@ pub struct Held {
     pub records: Vec<(Offset, Payload)>,
 }
 
+/// What a partition has again some time after all faults are over.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Regained {
+    /// It acknowledged a record that was sent after the faults.
+    Acknowledges,
+    /// All of its copies are in its in-sync set.
+    FullSet,
+}
+
 /// One thing that happened. The order of events is the order in which the recorder saw them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
@@ -116,7 +127,7 @@ pub enum Event {
         /// End of the committed records, exclusive.
         high_watermark: Offset,
     },
-    /// Retention is allowed to delete below this offset; the greatest one counts.
+    /// Retention is allowed to delete below this offset from now on; the greatest one counts.
     MayTrim {
         /// The partition.
         partition: PartitionId,
@@ -131,8 +142,56 @@ pub enum Event {
         epoch: LeaderEpoch,
         /// Who.
         spu: SpuId,
-        /// Which run of it.
-        incarnation: Incarnation,
+        /// Which run of it, where the recorder knows: an acknowledgement does not say.
+        incarnation: Option<Incarnation>,
+    },
+    /// The last fault that concerned the partition is over.
+    Healed {
+        /// The partition.
+        partition: PartitionId,
+        /// When, on the recorder's clock.
+        at: Duration,
+    },
+    /// The design itself keeps the partition from something until then, as it does with a volume or a node that came back
+    /// too often. The last one counts.
+    HeldBack {
+        /// The partition.
+        partition: PartitionId,
+        /// From what.
+        from: Regained,
+        /// When that ends, on the recorder's clock.
+        until: Duration,
+    },
+    /// A partition has something again. The first one after [`Event::Healed`] counts.
+    Regained {
+        /// The partition.
+        partition: PartitionId,
+        /// What.
+        what: Regained,
+        /// When, on the recorder's clock.
+        at: Duration,
+    },
+    /// A server refused what a client asked.
+    Refused {
+        /// Any number that tells clients apart.
+        client: u64,
+        /// Of which partition.
+        partition: PartitionId,
+        /// Whether the refusal says why in a way that a program understands.
+        typed: bool,
+        /// From the request to its refusal.
+        after: Duration,
+        /// What that may be where the recorder looks.
+        budget: Duration,
+    },
+    /// A server wrote so many lines to its log.
+    Logged {
+        /// Which one, and when, for people.
+        who: String,
+        /// Lines.
+        lines: u64,
+        /// How many what happened to it is worth.
+        budget: u64,
     },
     /// What a replica holds at the end.
     Held(Held),

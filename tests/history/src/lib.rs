@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! producer:  Sent ----------> Answered(Acked | Refused | Unknown)
-//! observer:        Committed, MayTrim, Led
+//! observer:        Committed, MayTrim, Led, Healed, HeldBack, Regained, Refused, Logged
 //! consumer:                   Read, Read, Seek, Read
 //! replica:                                            Held (once, at the end)
 //! ```
@@ -19,6 +19,6 @@ mod event;
 mod rules;
 mod violation;
 
-pub use event::{Answer, Event, Held, History, Payload, Promise};
-pub use rules::check;
+pub use event::{Answer, Event, Held, History, Payload, Promise, Regained};
+pub use rules::{LIVE_WITHIN, check};
 pub use violation::Violation;

@@ -1,8 +1,10 @@
 //! The promises that can be found broken.
 
+use std::time::Duration;
+
 use plimsoll_proto::ids::{Incarnation, LeaderEpoch, Offset, PartitionId, SpuId};
 
-use crate::event::Payload;
+use crate::event::{Payload, Regained};
 
 /// One broken promise.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -134,9 +136,9 @@ pub enum Violation {
         /// In which epoch.
         epoch: LeaderEpoch,
         /// The one.
-        one: (SpuId, Incarnation),
+        one: (SpuId, Option<Incarnation>),
         /// The other.
-        other: (SpuId, Incarnation),
+        other: (SpuId, Option<Incarnation>),
     },
     /// A replica deleted more than retention allowed.
     #[error("trimmed: {spu} starts at {log_start} of {partition}, retention allowed {allowed}")]
@@ -150,6 +152,50 @@ pub enum Violation {
         /// The last offset that it may start at.
         allowed: Offset,
     },
+    /// With all faults over a partition does not get back what it should, or too late.
+    #[error("not live: {partition} has {what:?} again {}, allowed are {allowed:?} after the faults and holds", when(*.after))]
+    NotLive {
+        /// Which partition.
+        partition: PartitionId,
+        /// What it lacks.
+        what: Regained,
+        /// How long that took; `None` when it never came.
+        after: Option<Duration>,
+        /// How long it may take.
+        allowed: Duration,
+    },
+    /// A refusal that does not say why.
+    #[error("untyped: client {client} was refused by {partition} without a reason")]
+    Untyped {
+        /// Who was refused.
+        client: u64,
+        /// By which partition.
+        partition: PartitionId,
+    },
+    /// A refusal that took too long.
+    #[error(
+        "late refusal: client {client} was refused by {partition} after {after:?}, allowed are {budget:?}"
+    )]
+    LateRefusal {
+        /// Who was refused.
+        client: u64,
+        /// By which partition.
+        partition: PartitionId,
+        /// How long it took.
+        after: Duration,
+        /// How long it may take.
+        budget: Duration,
+    },
+    /// A server wrote more to its log than what happened to it is worth.
+    #[error("log budget: {who} wrote {lines} lines, allowed are {budget}")]
+    LogBudget {
+        /// Which server.
+        who: String,
+        /// What it wrote.
+        lines: u64,
+        /// What it may write.
+        budget: u64,
+    },
     /// The history itself is wrong: two records with the same bytes, or an answer about one never sent.
     #[error("the recorder used {payload:?} of {partition} wrongly: {why}")]
     Reused {
@@ -160,4 +206,8 @@ pub enum Violation {
         /// What is wrong.
         why: &'static str,
     },
+}
+
+fn when(after: Option<Duration>) -> String {
+    after.map_or_else(|| "never".to_owned(), |after| format!("after {after:?}"))
 }

@@ -6,17 +6,27 @@ use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use plimsoll_history::{History, check};
+use plimsoll_history::{Event, History, LIVE_WITHIN, Regained, check};
 use plimsoll_host::Random;
+use plimsoll_spu::runtime::NodeHandle;
 
 use super::faults::{LAST, Node, Plan, plan};
 use super::injector::{Injector, LATENCY_MAX};
+use super::log_lines::LogLines;
 use super::observer::Problem;
 use super::told::{Phase, Shared, Told};
-use super::{groups, observer, producers, reader, servers};
+use super::{digest, groups, observer, panics, producers, reader, servers};
 
 /// A run that takes longer than this in simulated time hangs.
 const LIMIT: Duration = Duration::from_secs(240);
+
+/// Lines that a server may write to its log in a run, whatever is asked of it: for itself, and for each fault, its own or
+/// another's. Refusals, of which there are hundreds, cost none.
+const LOG_LINES: u64 = 30;
+const LOG_LINES_PER_FAULT: u64 = 2;
+
+/// Time between two looks at which volumes are held back.
+const LOOK_EVERY_STEPS: u64 = 50;
 
 /// Task numbers are counted for the whole process, so runs must not overlap.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -69,21 +79,34 @@ pub struct Report {
     pub steps: u64,
     /// From the end of the last fault until every partition was whole and acknowledged again.
     pub healed_after: Duration,
+    /// Whether that would have been too long, had the design not held back a volume or a node that came back too often.
+    pub excused: bool,
+    /// Events that the history checker judged, by kind.
+    pub judged: BTreeMap<String, u64>,
+    /// Of all of them but the lines that were logged.
+    pub events_digest: u64,
+    /// Of every byte that the run left on its disks.
+    pub disks_digest: u64,
 }
 
 /// Runs one seed to its end.
 pub fn run(seed: u64) -> Report {
-    run_and(seed, false)
+    run_and(seed, false, false)
+}
+
+/// The same, but a task of a server panics: what tells of a failed run is told of this one.
+pub fn run_with_panic(seed: u64) -> Report {
+    run_and(seed, false, true)
 }
 
 /// The same, and prints what happens when it happens, so that also a run that hangs is told up to there.
 pub fn run_aloud(seed: u64) -> Report {
-    let report = run_and(seed, true);
+    let report = run_and(seed, true, false);
     report.violations.iter().for_each(|violation| println!("VIOLATION {violation}"));
     report
 }
 
-fn run_and(seed: u64, aloud: bool) -> Report {
+fn run_and(seed: u64, aloud: bool, plant_panic: bool) -> Report {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     align_task_ids();
     let random = Random::seeded(seed);
@@ -97,10 +120,22 @@ fn run_and(seed: u64, aloud: bool) -> Report {
         told.relieved = plan.relieved;
         told.grouped = plan.grouped;
         told.copy_on_write = plan.copy_on_write;
+        told.plant_panic = plant_panic;
         told.line(Duration::ZERO, format!("seed {seed}: {plan:?}"));
     }
-    let hang = simulate(seed, &random, &plan, &told, &mut steps).err();
-    let told = told.take();
+    let logged = LogLines::default();
+    // A panic of any task of any host ends a step; what was told until then is told all the same.
+    let run = || logged.count(|| simulate(seed, &random, &plan, &told, &mut steps));
+    let hang = panics::caught(run).map_or_else(|panic| Some(format!("panic: {panic}")), Result::err);
+    let mut told = told.take();
+    // Where logs are printed, lines are not counted; the run is the same.
+    let (events_digest, disks_digest) =
+        (digest::of_events(&told.events), digest::of_disks(told.truth.disks()));
+    told.events.extend(bounds(&told, &plan, &logged));
+    let late = told.whole_at.zip(told.healed_at).is_some_and(|(whole, healed)| whole > healed + LIVE_WITHIN);
+    let excused = late && told.held_until.is_some();
+    told.line(Duration::from_millis(steps), format!("lines logged: {:?}", logged.by_host()));
+    let judged = digest::by_kind(&told.events);
     let mut lines = told.lines;
     let history: History = told.events.into_iter().collect();
     let told_of =
@@ -125,7 +160,22 @@ fn run_and(seed: u64, aloud: bool) -> Report {
         faults: u64::try_from(plan.faults.len()).unwrap_or(u64::MAX),
         steps,
         healed_after: told.healed_after,
+        excused,
+        judged,
+        events_digest,
+        disks_digest,
     }
+}
+
+/// What was counted over the whole run, for the history checker.
+fn bounds(told: &Told, plan: &Plan, logged: &LogLines) -> Vec<Event> {
+    let held = told.held_until.into_iter().flat_map(|until| {
+        told.partitions().map(move |partition| Event::HeldBack { partition, from: Regained::FullSet, until })
+    });
+    let budget = LOG_LINES + LOG_LINES_PER_FAULT * u64::try_from(plan.faults.len()).unwrap_or(u64::MAX);
+    let servers = Node::SERVERS.map(|node| node.to_string());
+    let lines = logged.by_host().into_iter().filter(|(host, _)| servers.contains(host));
+    held.chain(lines.map(|(who, lines)| Event::Logged { who, lines, budget })).collect()
 }
 
 /// With a member of the consumer group on the same host, where there is one.
@@ -154,6 +204,7 @@ fn simulate(seed: u64, random: &Random, plan: &Plan, told: &Shared, steps: &mut 
     for node in Node::SERVERS {
         let disk = servers::disk(plan, node);
         injector.disks.insert(node, disk.clone());
+        told.borrow_mut().truth.add_disk(node, disk.clone());
         let (host_seed, told) = (random.next_u64(), Rc::clone(told));
         sim.host(node.to_string(), move || servers::run(node, host_seed, disk.clone(), Rc::clone(&told)));
     }
@@ -182,7 +233,12 @@ fn simulate(seed: u64, random: &Random, plan: &Plan, told: &Shared, steps: &mut 
         }
         if told.borrow().phase == Phase::Safety && sim.elapsed() > LAST {
             injector.heal(&mut sim);
-            told.borrow_mut().phase = Phase::Liveness;
+            let mut told = told.borrow_mut();
+            told.phase = Phase::Liveness;
+            told.healed(sim.elapsed());
+        }
+        if steps.is_multiple_of(LOOK_EVERY_STEPS) {
+            look_at_holds(&mut told.borrow_mut(), sim.elapsed());
         }
         *steps += 1;
         match sim.step() {
@@ -193,5 +249,16 @@ fn simulate(seed: u64, random: &Random, plan: &Plan, told: &Shared, steps: &mut 
             Ok(false) => {}
             Err(error) => return Err(error.to_string()),
         }
+    }
+}
+
+/// After the faults: until when volumes are held back because they were short of room too often.
+fn look_at_holds(told: &mut Told, now: Duration) {
+    if told.phase < Phase::Liveness || told.whole_at.is_some() {
+        return;
+    }
+    let facts = told.nodes.values().flat_map(NodeHandle::volume_facts);
+    if let Some(hold_ms) = facts.map(|facts| facts.hold_ms).max().filter(|hold_ms| *hold_ms > 0) {
+        told.held_back(now + Duration::from_millis(hold_ms));
     }
 }

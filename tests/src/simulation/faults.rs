@@ -139,6 +139,52 @@ pub(super) enum Fault {
     CallOffRelief,
 }
 
+/// What is at fault when a refusal may be late: not a disk without room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Disturbed {
+    /// A process is down, or about to be because its disk fails.
+    Process(Node),
+    /// A disk does not answer.
+    Space(Node),
+    Link(Node, Node),
+    Links(Node),
+    Network,
+}
+
+impl Fault {
+    /// What the fault disturbs, and whether that begins or ends.
+    pub(super) fn disturbs(self) -> Option<(Disturbed, bool)> {
+        match self {
+            Self::Kill(node) | Self::PowerLoss(node, _) | Self::SyncFails(node) => {
+                Some((Disturbed::Process(node), true))
+            }
+            Self::Start(node) | Self::SyncWorks(node) => Some((Disturbed::Process(node), false)),
+            Self::SpaceHangs(node) => Some((Disturbed::Space(node), true)),
+            Self::SpaceHonest(node) => Some((Disturbed::Space(node), false)),
+            Self::Cut { from, to, .. } => Some((Disturbed::Link(from, to), true)),
+            Self::Heal(from, to) => Some((Disturbed::Link(from, to), false)),
+            Self::Isolate(node) | Self::Hold(node) | Self::Lossy(node, _) => {
+                Some((Disturbed::Links(node), true))
+            }
+            Self::Rejoin(node) | Self::Release(node) | Self::Lossless(node) => {
+                Some((Disturbed::Links(node), false))
+            }
+            Self::Slow(_) => Some((Disturbed::Network, true)),
+            Self::Quick => Some((Disturbed::Network, false)),
+            Self::Fill { .. }
+            | Self::NoInodes(_)
+            | Self::Free(_)
+            | Self::SpaceLies(..)
+            | Self::DeleteTopic
+            | Self::Reassign { .. }
+            | Self::Drain(_)
+            | Self::Serve(_)
+            | Self::Relieve
+            | Self::CallOffRelief => None,
+        }
+    }
+}
+
 /// What a run is made of.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {

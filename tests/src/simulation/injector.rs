@@ -29,7 +29,23 @@ impl Injector {
     }
 
     pub(super) fn inject(&mut self, sim: &mut turmoil::Sim<'_>, fault: Fault) {
-        self.told.borrow_mut().line(sim.elapsed(), format!("fault {fault:?}"));
+        {
+            let mut told = self.told.borrow_mut();
+            told.line(sim.elapsed(), format!("fault {fault:?}"));
+            // What a loss of power takes was committed all the same.
+            told.partitions().for_each(|partition| told.look_at_committed(partition));
+            if let Fault::PowerLoss(node, _) = fault {
+                told.loses_power(node);
+            }
+            if let Some((what, begins)) = fault.disturbs() {
+                told.disturbed_at = sim.elapsed();
+                if begins {
+                    told.disturbed.insert(what)
+                } else {
+                    told.disturbed.remove(&what)
+                };
+            }
+        }
         match fault {
             Fault::Fill { node, greedy } => {
                 self.disks[&node].take_all_bytes();
@@ -103,7 +119,12 @@ impl Injector {
 
     /// Every fault is undone, whatever the plan left.
     pub(super) fn heal(&mut self, sim: &mut turmoil::Sim<'_>) {
-        self.told.borrow_mut().line(sim.elapsed(), "heal");
+        {
+            let mut told = self.told.borrow_mut();
+            told.line(sim.elapsed(), "heal");
+            told.disturbed.clear();
+            told.disturbed_at = sim.elapsed();
+        }
         between_servers(sim, LATENCY_MAX);
         for node in Node::ALL {
             lossless(sim, node);
@@ -134,6 +155,7 @@ impl Injector {
 
     fn kill(&mut self, sim: &mut turmoil::Sim<'_>, node: Node) {
         if self.down.insert(node) {
+            self.told.borrow_mut().nodes.remove(&node);
             sim.crash(node.to_string());
         }
     }

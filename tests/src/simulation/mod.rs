@@ -12,15 +12,19 @@
 //! ```
 
 mod cluster;
+mod digest;
 mod faults;
 mod groups;
 mod injector;
+mod log_lines;
 pub mod network;
 mod observer;
 mod operators;
+mod panics;
 mod producers;
 mod reader;
 mod servers;
 mod told;
+mod truth;
 
-pub use cluster::{Report, run, run_aloud};
+pub use cluster::{Report, run, run_aloud, run_with_panic};

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use plimsoll_client::{AdminError, Client, Record, StartAt};
-use plimsoll_history::{Event, Held, Payload};
+use plimsoll_history::{Event, Held, Payload, Regained};
 use plimsoll_host::Host;
 use plimsoll_proto::ids::{Incarnation, LeaderEpoch, Offset, PartitionId, SpuId, TopicId};
 use plimsoll_proto::image::MetadataImage;
 use plimsoll_proto::v1::{FlushPolicy, TopicConfig};
 
 use super::faults::{LAST, Node};
-use super::servers::controllers;
+use super::servers::{EPOCH_MS, controllers};
 use super::told::{Phase, Shared};
 use super::{groups, operators};
 
@@ -29,13 +29,17 @@ const PRODUCERS: usize = super::producers::COUNT;
 
 /// How long the cluster may take to form.
 const FORM_MAX: Duration = Duration::from_secs(20);
-/// After the faults everything must be whole and acknowledged again within this. Most of it is the hold of a
-/// volume or a node that was out several times.
+/// After the faults the run waits so long for everything to be whole and acknowledged again. Most of it is for the hold of a
+/// volume or a node that was out several times; where there is none, the history checker allows less.
 const HEAL_MAX: Duration = Duration::from_secs(45);
 /// Producers have all of their answers within this once nothing is in the way.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Reading back takes no longer than this.
 const READ_MAX: Duration = Duration::from_secs(20);
+/// Why a node is online that came back too often for that to be at once.
+const HELD_NODE: &str = "joined after a hold";
+/// Pause before a copy that is behind is read again.
+const READ_AGAIN: Duration = Duration::from_millis(100);
 /// A deletion is agreed within this after the faults.
 const DELETE_MAX: Duration = Duration::from_secs(30);
 
@@ -84,6 +88,7 @@ pub(super) async fn observe(
     {
         let mut told = told.borrow_mut();
         told.topic_exists = true;
+        told.topic = Some(topic);
         told.line(host.clock.now(), format!("topic created, {flush:?}"));
     }
     let observer = Observer { host, client, topic, told };
@@ -155,7 +160,7 @@ impl Observer {
                     partition: self.partition(info.index),
                     epoch: LeaderEpoch(info.leader_epoch),
                     spu: SpuId(info.leader),
-                    incarnation: Incarnation(info.leader_incarnation),
+                    incarnation: Some(Incarnation(info.leader_incarnation)),
                 });
             }
         }
@@ -174,14 +179,23 @@ impl Observer {
             return Err(format!("not whole again after the faults: {}", self.note(&image)).into());
         }
         self.line("whole again");
+        {
+            let at = self.host.clock.now();
+            let mut told = self.told.borrow_mut();
+            told.whole_at = Some(at);
+            told.partitions().for_each(|partition| told.regained(partition, Regained::FullSet, at, at));
+        }
         let producer = self.client.producer(TOPIC).deadline(HEAL_MAX).build().await?;
         for index in 0..PARTITIONS {
             let value = format!("probe {index}");
             let (partition, payload) = (self.partition(index), Payload::of(None, Some(value.as_bytes())));
             self.event(Event::Sent { producer: PROBE, partition, payload });
+            let sent_at = self.host.clock.now();
             let delivered = producer.send(Record::new(value).partition(index)).await?.await;
             let delivered = delivered.map_err(|error| format!("after the faults: {error}"))?;
             super::producers::acked(&self.told, partition, payload, delivered.offset);
+            let at = self.host.clock.now();
+            self.told.borrow_mut().regained(partition, Regained::Acknowledges, sent_at, at);
         }
         producer.close().await;
         let mut told = self.told.borrow_mut();
@@ -216,11 +230,14 @@ impl Observer {
                 // The leader last: what it has by then, the others may have as well, and not the other way round.
                 let mut copies = info.in_sync.clone();
                 copies.sort_by_key(|spu| (*spu == info.leader, *spu));
+                let mut all = Vec::new();
                 for spu in copies {
-                    let held = self.held(info.index, spu, spu == info.leader).await?;
-                    if held.leader {
-                        self.told.borrow_mut().ends.insert(info.index, held.high_watermark);
-                    }
+                    all.push(self.held(info.index, spu, spu == info.leader).await?);
+                }
+                let end = all.last().map_or(Offset::ZERO, |leader| leader.high_watermark);
+                self.told.borrow_mut().ends.insert(info.index, end);
+                for held in all {
+                    let held = self.held_up_to(end, held, info.index).await?;
                     self.event(Event::Held(held));
                 }
             }
@@ -228,10 +245,23 @@ impl Observer {
         };
         match self.host.clock.timeout(READ_MAX, reading).await {
             Ok(read) => read?,
-            Err(_) => return Err("reading back hangs".into()),
+            Err(_) => {
+                return Err("reading back hangs, or a copy in sync never gives what its leader gives".into());
+            }
         }
         self.told.borrow_mut().phase = Phase::Done;
         Ok(())
+    }
+
+    /// Who is in sync has everything that its leader has committed, or is about to learn that it is committed.
+    async fn held_up_to(&self, end: Offset, mut held: Held, index: u32) -> Result<Held, Problem> {
+        while held.high_watermark < end {
+            let (spu, has) = (held.spu, held.high_watermark);
+            self.line(format!("partition {index} on s{spu} ends at {has}, its leader at {end}"));
+            self.host.clock.sleep(READ_AGAIN).await;
+            held = self.held(index, spu.0, false).await?;
+        }
+        Ok(held)
     }
 
     async fn held(&self, index: u32, spu: u32, leader: bool) -> Result<Held, Problem> {
@@ -274,6 +304,11 @@ impl Observer {
 
     async fn committed_events(&self) -> Result<(), Problem> {
         for event in self.client.admin().list_events(0, 10_000).await? {
+            if event.kind == "spu_state" && event.reason == HELD_NODE {
+                self.told
+                    .borrow_mut()
+                    .held_back(Duration::from_millis(event.time_ms.saturating_sub(EPOCH_MS)));
+            }
             self.line(format!(
                 "entry {}.{} {} spu {} partition {}: {} -> {} ({})",
                 event.index,

@@ -5,13 +5,15 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use plimsoll_client::{
-    Client, Delivered, OnFull, Outcome, ProduceError, ProduceErrorKind, ProducerBuilder, Record,
+    Client, Delivered, OnFull, Outcome, ProduceError, ProduceErrorKind, ProducerBuilder, ProducerEvent,
+    Record,
 };
-use plimsoll_history::{Answer, Event, Payload, Promise};
+use plimsoll_history::{Answer, Event, Payload, Promise, Regained};
 use plimsoll_host::Host;
 use plimsoll_proto::ids::{Offset, PartitionId, TopicId};
 use plimsoll_proto::status::reason_name;
 use plimsoll_proto::v1::Reason;
+use tokio::sync::broadcast::Receiver;
 
 use super::observer::{PARTITIONS, Problem, TOPIC, connect};
 use super::told::{Phase, Shared};
@@ -24,6 +26,9 @@ const LONG: Duration = Duration::from_secs(90);
 const SHORT: Duration = Duration::from_secs(2);
 /// Every delivery is resolved within its deadline and this.
 const LATE_MAX: Duration = Duration::from_secs(2);
+/// From a request to its refusal where nothing but disks without room is at fault: a server delays a batch for a second at
+/// most before it says no. With processes and links at fault it is the producer's deadline that counts.
+const REFUSED_WITHIN: Duration = Duration::from_millis(1_100);
 
 #[derive(Clone, Copy, Debug)]
 enum Habit {
@@ -111,9 +116,16 @@ struct Answered {
     result: Result<Delivered, ProduceError>,
 }
 
+/// What servers said to a producer.
+struct Heard {
+    events: Receiver<ProducerEvent>,
+    until: Duration,
+}
+
 impl Producing<'_> {
     async fn run(self) -> Result<(), Problem> {
         let producer = self.habit.settings(self.client).build().await?;
+        let mut heard = Heard { events: producer.events(), until: self.host.clock.now() };
         let mut waiting = FuturesUnordered::new();
         let mut number = 0u64;
         while self.told.borrow().phase < Phase::Drain {
@@ -138,6 +150,7 @@ impl Producing<'_> {
                 Err(error) => self.told.borrow_mut().line(sent_at, format!("not taken: {error}")),
             }
             number += 1;
+            self.hear(&mut heard);
             let pause = self.host.clock.sleep(self.habit.pace());
             tokio::pin!(pause);
             loop {
@@ -150,6 +163,7 @@ impl Producing<'_> {
         }
         while let Some(answered) = waiting.next().await {
             self.answered(answered);
+            self.hear(&mut heard);
         }
         let at = self.host.clock.now();
         self.told.borrow_mut().line(at, format!("{:?} sent {number} records", self.habit));
@@ -169,6 +183,37 @@ impl Producing<'_> {
         value
     }
 
+    /// What servers said meanwhile.
+    fn hear(&self, heard: &mut Heard) {
+        // What was said since then was said then or later.
+        let since = std::mem::replace(&mut heard.until, self.host.clock.now());
+        let mut told = self.told.borrow_mut();
+        let partition = |index| PartitionId { topic_id: self.topic, index };
+        while let Ok(event) = heard.events.try_recv() {
+            match event {
+                ProducerEvent::Acked { partition: index, spu, leader_epoch, .. } => {
+                    told.acknowledged_by(partition(index), leader_epoch, spu);
+                }
+                ProducerEvent::Refused { partition: index, refusal, after, .. } => {
+                    // What has its offset is refused when its time is over: nobody can say before that.
+                    let at_once = refusal.outcome() == Outcome::NotWritten
+                        && told.undisturbed_since(since.saturating_sub(after));
+                    told.events.push(Event::Refused {
+                        client: self.habit.number(),
+                        partition: partition(index),
+                        typed: refusal.reason() != Reason::Unspecified,
+                        after,
+                        budget: if at_once { REFUSED_WITHIN } else { self.habit.deadline() + LATE_MAX },
+                    });
+                }
+                ProducerEvent::Rerouted { .. }
+                | ProducerEvent::LeaderChanged { .. }
+                | ProducerEvent::ConnectionLost { .. }
+                | ProducerEvent::Failed { .. } => {}
+            }
+        }
+    }
+
     fn answered(&self, answered: Answered) {
         let Answered { number, partition, payload, sent_at, result } = answered;
         let at = self.host.clock.now();
@@ -180,6 +225,7 @@ impl Producing<'_> {
         match result {
             Ok(delivered) => {
                 acked(self.told, partition, payload, delivered.offset);
+                self.told.borrow_mut().regained(partition, Regained::Acknowledges, sent_at, at);
                 let again = if delivered.duplicate { " (a repetition)" } else { "" };
                 let offset = delivered.offset.unwrap_or(Offset::ZERO);
                 self.told

@@ -35,7 +35,11 @@ pub(super) async fn read(host: Host, told: Shared) -> Result<(), Problem> {
             Ok(Some(Ok(record))) => {
                 let payload = Payload::of(record.key.as_deref(), record.value.as_deref());
                 let partition = PartitionId { topic_id, index: record.partition };
-                told.borrow_mut().events.push(Event::Read {
+                let mut told = told.borrow_mut();
+                if told.truth.known(partition).is_none_or(|committed| record.offset >= committed) {
+                    told.look_at_committed(partition);
+                }
+                told.events.push(Event::Read {
                     consumer: CONSUMER,
                     partition,
                     offset: record.offset,

@@ -21,7 +21,7 @@ use super::network;
 use super::told::Shared;
 
 /// Simulated wall time at the start of every run: 2026-01-01.
-const EPOCH_MS: u64 = 1_767_225_600_000;
+pub(super) const EPOCH_MS: u64 = 1_767_225_600_000;
 const DISK_BYTES: u64 = 64 << 20;
 /// How long a volume is short of room before replicas leave it, where runs are short.
 const RELIEF_AFTER: Duration = Duration::from_secs(1);
@@ -64,10 +64,13 @@ pub(super) async fn run(node: Node, seed: u64, disk: MemoryDisk, told: Shared) -
     while disk.hangs() {
         host(seed).clock.sleep(HANG_POLL).await;
     }
+    if told.borrow_mut().plant_panic.then_some(node) == Some(Node::Spu(1)) {
+        host(seed).tasks.spawn("planted", async { panic!("planted") }).detach();
+    }
     let session = session(&told);
     let ended = match node {
-        Node::Controller(n) => run_controller(n, seed, disk, session).await,
-        Node::Spu(n) => run_spu(n, seed, disk).await,
+        Node::Controller(n) => run_controller(n, seed, disk, session, &told).await,
+        Node::Spu(n) => run_spu(n, seed, disk, &told).await,
         Node::Producers | Node::Reader => Ok(()),
     };
     {
@@ -75,6 +78,7 @@ pub(super) async fn run(node: Node, seed: u64, disk: MemoryDisk, told: Shared) -
         let why = ended.err().map_or_else(|| "without a reason".to_owned(), |error| error.to_string());
         let mut told = told.borrow_mut();
         told.ended.insert(node);
+        told.nodes.remove(&node);
         if told.damaged.contains(&node) {
             told.line(at, format!("{node} ended on a broken disk: {why}"));
         } else {
@@ -94,7 +98,13 @@ fn session(told: &Shared) -> SessionSettings {
     session
 }
 
-async fn run_controller(n: u8, seed: u64, disk: MemoryDisk, session: SessionSettings) -> turmoil::Result {
+async fn run_controller(
+    n: u8,
+    seed: u64,
+    disk: MemoryDisk,
+    session: SessionSettings,
+    told: &Shared,
+) -> turmoil::Result {
     let host = host(seed);
     let id = ControllerId(n.into());
     let peers: BTreeMap<_, _> = (1..=3u64).map(ControllerId).zip(controllers()).collect();
@@ -110,12 +120,13 @@ async fn run_controller(n: u8, seed: u64, disk: MemoryDisk, session: SessionSett
     let listener = host.network.bind("0.0.0.0:7001").await?;
     let raft = RaftSettings::new(id, peers);
     let running = Controller::start_with(host, raft, session, parts, listener).await?;
+    told.borrow_mut().truth.add_view(Node::Controller(n), running.raft().watch());
     std::future::pending::<()>().await;
     drop(running);
     Ok(())
 }
 
-async fn run_spu(n: u8, seed: u64, disk: MemoryDisk) -> turmoil::Result {
+async fn run_spu(n: u8, seed: u64, disk: MemoryDisk, told: &Shared) -> turmoil::Result {
     let settings = SpuSettings {
         id: n.into(),
         data_dirs: vec![format!("/s{n}").into()],
@@ -125,5 +136,6 @@ async fn run_spu(n: u8, seed: u64, disk: MemoryDisk) -> turmoil::Result {
         ..SpuSettings::default()
     };
     let running = Spu::start(host(seed), settings, vec![Arc::new(disk) as SharedDisk]).await?;
+    told.borrow_mut().nodes.insert(Node::Spu(n), running.node().clone());
     Err(running.failed().await.into())
 }

@@ -6,9 +6,20 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use plimsoll_client::{Client, MetadataImage, OnPressure, TopicConfig};
+use plimsoll_history::Event;
+use plimsoll_proto::ids::Offset;
 
 use super::{Run, TOPIC};
+use crate::copies;
 use crate::workload::{Load, LoadSpec, Reader};
+
+/// Of what is written to topics that are not judged.
+const RECORD_BYTES: u64 = 16 << 10;
+
+/// Records in so many bytes of such a topic.
+pub(in crate::scenario) fn records_in(bytes: u64) -> u64 {
+    bytes / RECORD_BYTES
+}
 
 impl Run {
     /// The judged topic: three replicas, `min_in_sync` 2, and no data given up under pressure.
@@ -119,13 +130,29 @@ impl Run {
         Ok(())
     }
 
+    /// Where the replicas of a topic begin now that it may have deleted what lies below `may_trim_below(now)`; judged in
+    /// the end.
+    pub(in crate::scenario) async fn judge_starts(
+        &self,
+        topic: &str,
+        may_trim_below: impl Fn(Duration) -> u64,
+    ) -> anyhow::Result<()> {
+        let found = copies::starts(&self.host, &self.client, topic).await?;
+        // What may be deleted by now might have been when they were asked.
+        let below = Offset::new(may_trim_below(self.now())).context("an offset")?;
+        for held in found {
+            self.evidence.record(Event::MayTrim { partition: held.partition, below });
+            self.evidence.record(Event::Held(held));
+        }
+        Ok(())
+    }
+
     /// Writes `bytes` to each partition of a topic that is not judged.
     pub(in crate::scenario) async fn write(&self, topic: &str, bytes: u64) -> anyhow::Result<()> {
-        const RECORD_BYTES: u64 = 16 << 10;
         let producer = self.client.producer(topic).build().await?;
         let value = Bytes::from(vec![b'.'; usize::try_from(RECORD_BYTES)?]);
         let mut deliveries = Vec::new();
-        for _ in 0..bytes / RECORD_BYTES {
+        for _ in 0..records_in(bytes) {
             for partition in 0..producer.partitions() {
                 let record = plimsoll_client::Record::new(value.clone()).partition(partition);
                 deliveries.push(producer.send(record).await?);

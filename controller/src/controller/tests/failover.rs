@@ -22,12 +22,13 @@ impl World {
     async fn new() -> Self {
         let host = Host::real();
         // Nobody beats here, and nobody is to be missed.
-        let liveness = LivenessSettings { suspect_after: Duration::from_secs(3600), ..Default::default() };
+        let hour = Duration::from_secs(3600);
+        let liveness = LivenessSettings { suspect_after: hour, mass_window: hour * 2, ..Default::default() };
         let session = SessionSettings { liveness, ..Default::default() };
         let controllers = controllers_with(&host, 3, session).await;
         let led = leader(&host, &controllers).await;
         let mut control = ControlClient::new(channel(&host, &controllers[led]));
-        let registered = register(&host, &mut control, 1).await;
+        let registered = register(&host, &mut control, registration(1)).await;
         Self {
             host,
             ids: (1..=3).map(ControllerId).collect(),

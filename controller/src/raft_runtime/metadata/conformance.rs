@@ -4,6 +4,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use plimsoll_storage::fs::Disk as _;
+use plimsoll_storage::fs::classify::Operation;
+use plimsoll_storage::fs::faulty::{Fault, FaultKind, FaultyDisk, Then};
 use plimsoll_storage::fs::real::RealDisk;
 
 use super::{Batch, MemoryStore, MetadataError, MetadataStore, RocksSettings, RocksStore, Stored};
@@ -94,4 +97,34 @@ fn an_unreadable_rocks_directory_is_begun_anew() {
     assert_eq!(store.load(), Ok(None));
     store.write(&batch(4, &[("b", Some("2"))], false)).expect("there is room");
     assert_eq!(store.load(), Ok(stored(4, &[("b", "2")])));
+}
+
+/// What emptying gave back may be gone before RocksDB is opened again.
+#[test]
+fn a_rocks_directory_is_begun_anew_only_while_there_is_room() {
+    // The same files each time, so that the calls are the same.
+    let rotten = || {
+        let dir = crate::raft_runtime::testing::TempDir::new("rocks-anew");
+        let (disk, faults) = FaultyDisk::new(Arc::new(RealDisk::open(dir.path()).expect("a directory")));
+        let settings = RocksSettings { ballast_bytes: 0, ..small() };
+        let path = dir.path().to_owned();
+        let shared = disk.clone();
+        let open = move || RocksStore::new(Arc::new(shared.clone()), &path, settings.clone());
+        open().write(&batch(3, &[("a", Some("1"))], true)).expect("there is room");
+        crate::raft_runtime::testing::overwrite_all(&disk, "metadata", b"rot");
+        faults.reset();
+        (dir, disk, faults, open)
+    };
+    let (_dir, _, faults, open) = rotten();
+    assert_eq!(open().load(), Ok(None), "begun anew");
+    let calls = faults.trace();
+    let looks = (1..).zip(&calls).filter(|(_, (what, _))| *what == Operation::Space).map(|(at, _)| at);
+    let [_, again] = looks.collect::<Vec<_>>()[..] else { panic!("before each opening: {calls:?}") };
+
+    let (_dir, disk, faults, open) = rotten();
+    faults.arm(Fault { kind: FaultKind::Dead, call: again, then: Then::Works });
+    assert_eq!(open().load(), Err(MetadataError::NoRoom));
+    assert_eq!(faults.fired(), [(again, Operation::Space)]);
+    assert_eq!(disk.list("metadata").expect("it is there"), [], "RocksDB was not opened");
+    assert_eq!(open().load(), Ok(None), "later there is room");
 }

@@ -112,16 +112,19 @@ impl RocksStore {
         }
     }
 
-    /// Empties an unreadable directory and opens it again.
-    fn begin_anew(&self, why: &str) -> State {
+    /// Empties an unreadable directory and opens it again; later, when there is no room by then.
+    fn begin_anew(&mut self, why: &str) -> State {
         tracing::warn!(dir = %self.path.display(), why, "metadata store is unreadable; it is rebuilt from the journal");
-        let emptied = remove_tree(&self.disk, &self.settings.dir);
-        match emptied.map_err(|error| error.to_string()) {
-            Ok(()) => match DB::open(&options(), &self.path) {
-                Ok(db) => State::Open(db),
-                Err(error) => State::Unusable(error.to_string()),
-            },
-            Err(error) => State::Unusable(error),
+        if let Err(error) = remove_tree(&self.disk, &self.settings.dir) {
+            return State::Unusable(error.to_string());
+        }
+        // Reading took its time, and what it gave back may be taken already.
+        if self.make_room(0).is_err() {
+            return State::Closed;
+        }
+        match DB::open(&options(), &self.path) {
+            Ok(db) => State::Open(db),
+            Err(error) => State::Unusable(error.to_string()),
         }
     }
 

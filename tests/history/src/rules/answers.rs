@@ -62,6 +62,11 @@ fn collect(events: &[Event], found: &mut Vec<Violation>) -> Records {
             | Event::Committed { .. }
             | Event::MayTrim { .. }
             | Event::Led { .. }
+            | Event::Healed { .. }
+            | Event::HeldBack { .. }
+            | Event::Regained { .. }
+            | Event::Refused { .. }
+            | Event::Logged { .. }
             | Event::Held(_) => {}
         }
     }

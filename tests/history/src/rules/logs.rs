@@ -10,14 +10,14 @@ use plimsoll_proto::ids::PartitionId;
 
 pub(super) fn check(seen: &Seen<'_>, found: &mut Vec<Violation>) {
     for (id, partition) in &seen.partitions {
-        for held in &partition.replicas {
+        for (held, allowed) in partition.replicas.iter().zip(&partition.allowed) {
             contiguous(held, found);
-            if held.log_start > partition.may_trim_below {
+            if held.log_start > *allowed {
                 found.push(Violation::TrimmedTooMuch {
                     spu: held.spu,
                     partition: *id,
                     log_start: held.log_start,
-                    allowed: partition.may_trim_below,
+                    allowed: *allowed,
                 });
             }
         }

@@ -1,6 +1,7 @@
 //! The rules, one question a file.
 
 mod answers;
+mod bounds;
 mod leaders;
 mod logs;
 mod reads;
@@ -11,6 +12,8 @@ use plimsoll_proto::ids::{Offset, PartitionId};
 
 use crate::event::{Event, Held, History, Payload};
 use crate::violation::Violation;
+
+pub use bounds::LIVE_WITHIN;
 
 /// Checks a history against every rule; empty when nothing was broken.
 ///
@@ -23,6 +26,7 @@ pub fn check(history: &History) -> Vec<Violation> {
     reads::check(history.events(), &mut found);
     logs::check(&seen, &mut found);
     answers::check(history.events(), &seen, &mut found);
+    bounds::check(history.events(), &mut found);
     found
 }
 
@@ -35,6 +39,8 @@ struct Seen<'a> {
 #[derive(Default)]
 struct Partition<'a> {
     replicas: Vec<&'a Held>,
+    /// For each replica, below what it might delete when it was looked at.
+    allowed: Vec<Offset>,
     reads: Vec<(u64, Offset, Payload)>,
     may_trim_below: Offset,
 }
@@ -44,7 +50,11 @@ impl<'a> Seen<'a> {
         let mut seen = Self::default();
         for event in events {
             match event {
-                Event::Held(held) => seen.of(held.partition).replicas.push(held),
+                Event::Held(held) => {
+                    let partition = seen.of(held.partition);
+                    partition.replicas.push(held);
+                    partition.allowed.push(partition.may_trim_below);
+                }
                 Event::Read { consumer, partition, offset, payload } => {
                     seen.of(*partition).reads.push((*consumer, *offset, *payload));
                 }
@@ -56,7 +66,12 @@ impl<'a> Seen<'a> {
                 | Event::Answered { .. }
                 | Event::Seek { .. }
                 | Event::Committed { .. }
-                | Event::Led { .. } => {}
+                | Event::Led { .. }
+                | Event::Healed { .. }
+                | Event::HeldBack { .. }
+                | Event::Regained { .. }
+                | Event::Refused { .. }
+                | Event::Logged { .. } => {}
             }
         }
         seen

@@ -43,6 +43,11 @@ pub(super) fn check(events: &[Event], found: &mut Vec<Violation>) {
             | Event::Answered { .. }
             | Event::MayTrim { .. }
             | Event::Led { .. }
+            | Event::Healed { .. }
+            | Event::HeldBack { .. }
+            | Event::Regained { .. }
+            | Event::Refused { .. }
+            | Event::Logged { .. }
             | Event::Held(_) => {}
         }
     }

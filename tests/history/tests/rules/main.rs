@@ -1,6 +1,11 @@
 //! Each rule finds its bad history, and lets the good one next to it pass.
 
-use plimsoll_history::{Answer, Event, Held, History, Payload, Promise, Violation, check};
+mod bounds;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use plimsoll_history::{Answer, Event, Held, History, Payload, Promise, Regained, Violation, check};
 use plimsoll_proto::ids::{Incarnation, LeaderEpoch, Offset, PartitionId, SpuId, TopicId};
 
 const P: PartitionId = PartitionId { topic_id: TopicId([7; 16]), index: 0 };
@@ -45,8 +50,13 @@ fn led(spu: u32, incarnation: u64, epoch: u32) -> Event {
         partition: P,
         epoch: LeaderEpoch(epoch),
         spu: SpuId(spu),
-        incarnation: Incarnation(incarnation),
+        incarnation: Some(Incarnation(incarnation)),
     }
+}
+
+/// Led, as an acknowledgement tells it.
+fn acked_by(spu: u32, epoch: u32) -> Event {
+    Event::Led { partition: P, epoch: LeaderEpoch(epoch), spu: SpuId(spu), incarnation: None }
 }
 
 fn committed(high_watermark: u64) -> Event {
@@ -235,23 +245,104 @@ fn cases() -> Vec<Case> {
             is: |v| matches!(v, Violation::TwoLeaders { .. }),
         },
         Case {
+            rule: "one leader per epoch: two nodes acknowledge in one",
+            bad: vec![acked_by(1, 3), led(1, 5, 3), acked_by(2, 3)],
+            good: vec![acked_by(1, 3), led(1, 5, 3), acked_by(1, 3), acked_by(2, 4)],
+            is: |v| matches!(v, Violation::TwoLeaders { .. }),
+        },
+        Case {
+            rule: "one leader per epoch: the run that the metadata name counts behind an acknowledgement too",
+            bad: vec![acked_by(1, 3), led(1, 5, 3), led(1, 9, 3)],
+            good: vec![acked_by(1, 3), led(1, 5, 3), acked_by(1, 3)],
+            is: |v| matches!(v, Violation::TwoLeaders { .. }),
+        },
+        Case {
             rule: "retention within policy",
             bad: vec![held(1, true, 5, 5, &[])],
             good: vec![Event::MayTrim { partition: P, below: at(5) }, held(1, true, 5, 5, &[])],
             is: |v| matches!(v, Violation::TrimmedTooMuch { .. }),
         },
         Case {
+            rule: "retention within policy: what is allowed later was not allowed when it was found",
+            bad: vec![held(1, true, 5, 5, &[]), Event::MayTrim { partition: P, below: at(5) }],
+            good: vec![
+                held(1, true, 0, 0, &[]),
+                Event::MayTrim { partition: P, below: at(5) },
+                held(1, true, 5, 5, &[]),
+            ],
+            is: |v| matches!(v, Violation::TrimmedTooMuch { .. }),
+        },
+        Case {
             rule: "the recorder keeps records apart",
             bad: vec![sent(1, 1), sent(1, 1)],
             good: vec![sent(1, 1), sent(1, 2)],
-            is: |v| matches!(v, Violation::Reused { .. }),
+            is: |v| matches!(v, Violation::Reused { why: "sent twice", .. }),
+        },
+        Case {
+            rule: "a record has one answer",
+            bad: vec![sent(1, 1), acked(1, 0), unknown(1)],
+            good: vec![sent(1, 1), acked(1, 0)],
+            is: |v| matches!(v, Violation::Reused { why: "answered twice", .. }),
+        },
+        Case {
+            rule: "only what was sent is answered",
+            bad: vec![sent(1, 1), acked(2, 0)],
+            good: vec![sent(1, 1), acked(1, 0)],
+            is: |v| matches!(v, Violation::Reused { why: "answered, never sent", .. }),
         },
     ]
 }
 
+fn all() -> impl Iterator<Item = Case> {
+    cases().into_iter().chain(bounds::cases())
+}
+
+/// The names of all variants: one that is left out here does not compile.
+macro_rules! variants {
+    ($($name:ident),* $(,)?) => {
+        const VARIANTS: &[&str] = &[$(stringify!($name)),*];
+
+        fn variant(violation: &Violation) -> &'static str {
+            match violation {
+                $(Violation::$name { .. } => stringify!($name),)*
+            }
+        }
+    };
+}
+
+variants!(
+    Lost,
+    Phantom,
+    Duplicate,
+    Reordered,
+    RealTime,
+    ReadThenGone,
+    Gap,
+    TwoPayloads,
+    ReplicasDiffer,
+    PastHighWatermark,
+    TwoLeaders,
+    TrimmedTooMuch,
+    NotLive,
+    Untyped,
+    LateRefusal,
+    LogBudget,
+    Reused,
+);
+
+#[test]
+fn every_violation_has_a_bad_history() {
+    let mut shown = BTreeSet::new();
+    for case in all() {
+        let found = check(&case.bad.into_iter().collect::<History>());
+        shown.extend(found.iter().filter(|violation| (case.is)(violation)).map(variant));
+    }
+    assert_eq!(shown, VARIANTS.iter().copied().collect::<BTreeSet<_>>());
+}
+
 #[test]
 fn every_rule_finds_its_bad_history() {
-    for case in cases() {
+    for case in all() {
         let found = check(&case.bad.into_iter().collect::<History>());
         assert!(found.iter().any(case.is), "{}: found only {found:?}", case.rule);
     }
@@ -259,7 +350,7 @@ fn every_rule_finds_its_bad_history() {
 
 #[test]
 fn every_rule_lets_the_good_history_pass() {
-    for case in cases() {
+    for case in all() {
         let found = check(&case.good.into_iter().collect::<History>());
         // Some good histories are cut short for one rule, so only that rule is asked about.
         assert!(!found.iter().any(case.is), "{}: found {found:?}", case.rule);
@@ -284,6 +375,12 @@ fn a_whole_good_history_breaks_nothing() {
         acked(4, 2),
         read(1, 1, 2),
         read(1, 2, 4),
+        bounds::refused_after(true, 7),
+        acked_by(2, 2),
+        bounds::healed(20),
+        bounds::regained(Regained::Acknowledges, Duration::from_secs(21)),
+        bounds::regained(Regained::FullSet, Duration::from_secs(22)),
+        bounds::logged(3),
         held(1, false, 0, 2, &[(0, 1), (1, 2)]),
         held(2, true, 0, 3, &[(0, 1), (1, 2), (2, 4)]),
     ]
