@@ -49,6 +49,13 @@ impl FromArgMatches for Cluster {
     }
 }
 
+impl ChangeArgs {
+    /// A command as it is typed for the cluster that was named.
+    pub(crate) fn for_cluster(self, command: &str) -> String {
+        format!("{command}{}", self.cluster.typed)
+    }
+}
+
 impl From<ChangeArgs> for OutputArgs {
     fn from(args: ChangeArgs) -> Self {
         args.output

@@ -106,7 +106,8 @@ pub(crate) async fn elect(args: ElectArgs, host: &Host) -> Outcome {
     let dry_run = args.change.dry_run;
     let answer = admin.elect_leader(topic.clone(), index, to, args.unclean, dry_run).await?;
     let refused = !answer.elected && answer.unclean && !dry_run;
-    let election = Election::new(answer, dry_run, &topic, index);
+    let mut election = Election::new(answer, dry_run, &topic, index);
+    election.undo = election.undo.map(|undo| args.change.for_cluster(&undo));
     print(args.change, &election, |election| election.text(&topic, index))?;
     if refused {
         let why = format!(

@@ -17,7 +17,7 @@ use clap::{Args, Subcommand};
 use plimsoll_host::config::Span;
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Change, ChangeArgs};
+use crate::change::{Change, ChangeArgs, quoted};
 use crate::exit::{Code, Failure, Outcome};
 use crate::files;
 use crate::given;
@@ -163,7 +163,7 @@ pub(crate) fn run(command: ProfileCommand) -> Outcome {
             let undo = match &before {
                 None => format!("plimsoll profile delete {}", args.name),
                 Some(before) => {
-                    let controllers = before.controllers.join(",");
+                    let controllers = quoted(&before.controllers.join(","));
                     let timeout = before.timeout.map(|span| format!(" --timeout {span}")).unwrap_or_default();
                     format!("plimsoll profile set {} --controller {controllers}{timeout}", args.name)
                 }
@@ -197,7 +197,7 @@ pub(crate) fn run(command: ProfileCommand) -> Outcome {
                 profiles.save(&path)?;
             }
             let undo =
-                format!("plimsoll profile set {} --controller {}", args.name, before.controllers.join(","));
+                format!("plimsoll profile set {} --controller {}", args.name, quoted(&before.controllers.join(",")));
             let named = |verb: &str| format!("{verb} profile {}", args.name);
             Change::new(args.change, named("delete"), named("deleted")).undo(undo).print(args.change)
         }

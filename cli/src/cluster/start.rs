@@ -14,7 +14,7 @@ use plimsoll_spu::SpuSettings;
 use serde::Serialize;
 
 use super::local::{DirArgs, Local, Member, Process, Role};
-use crate::change::{Change, ChangeArgs};
+use crate::change::{Change, ChangeArgs, quoted};
 use crate::connect::CONTROLLERS_DEFAULT;
 use crate::exit::{Code, Failure, Outcome};
 use crate::files;
@@ -146,7 +146,7 @@ fn told(
     }
     let controllers = local.of(Role::Controller).map(|member| member.address.clone()).collect();
     let started = Started { dir: dir.display().to_string(), controllers, processes };
-    let undo = format!("plimsoll cluster stop --dir {}", dir.display());
+    let undo = format!("plimsoll cluster stop --dir {}", quoted(&dir.display().to_string()));
     Change::with(args.change, would, done, started).undo(undo).print(args.change)
 }
 

@@ -9,7 +9,7 @@ use plimsoll_host::config::Span;
 use serde::Serialize;
 
 use super::local::{DirArgs, Local, Member, Process, Role};
-use crate::change::{Change, ChangeArgs};
+use crate::change::{Change, ChangeArgs, quoted};
 use crate::exit::{Code, Failure, Outcome};
 use crate::output::say;
 
@@ -43,7 +43,7 @@ pub(crate) async fn run(args: StopArgs, host: &Host) -> Outcome {
         return Err(Failure::new(Code::NotFound, why));
     };
     let stopped = Stopped { dir: dir.display().to_string(), processes: local.processes(&dir) };
-    let undo = format!("plimsoll cluster start --local --dir {}", dir.display());
+    let undo = format!("plimsoll cluster start --local --dir {}", quoted(&dir.display().to_string()));
     let names: Vec<String> = local.running(&dir).into_iter().map(Member::name).collect();
     if names.is_empty() {
         let already = format!("the cluster in {} is stopped already", dir.display());

@@ -9,6 +9,7 @@ use plimsoll_host::Host;
 use plimsoll_host::config::ByteSize;
 use serde::Serialize;
 
+use crate::change::quoted;
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
 use crate::output::{ShowArgs, print_wide, table};
@@ -63,7 +64,7 @@ struct Chosen {
 impl VolumeArgs {
     /// As it is typed again in an undo.
     fn again(&self) -> String {
-        let volume = self.volume.as_ref().map(|volume| format!(" --volume {volume}")).unwrap_or_default();
+        let volume = self.volume.as_ref().map(|volume| format!(" --volume {}", quoted(volume))).unwrap_or_default();
         format!("--spu {}{volume}", self.spu)
     }
 
@@ -253,5 +254,6 @@ mod tests {
         assert_eq!(args(1, None).choose(&image).expect_err("two").code, 2);
         assert_eq!(args(2, None).choose(&image).expect("one").path, "/a");
         assert_eq!(args(1, Some("/b")).again(), "--spu 1 --volume /b");
+        assert_eq!(args(1, Some("/b c")).again(), "--spu 1 --volume '/b c'");
     }
 }

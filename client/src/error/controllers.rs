@@ -78,30 +78,35 @@ impl ControllerFailure {
 pub(crate) struct Hindrances {
     /// The newest of each controller.
     by_address: BTreeMap<String, ControllerFailure>,
-    last: Option<LastCause>,
-    /// Whether any controller has answered.
-    answered: bool,
+    /// Who was silent last.
+    silent: Option<ControllerAttempt>,
+    /// Who answered last, if anybody has.
+    answered: Option<String>,
 }
 
 impl Hindrances {
-    /// Takes what came of asking one or several controllers at once. Of those, what a controller said counts more than
-    /// silence. `cut_short` when the deadline left them less than the time of an attempt: then silence says less
-    /// than what came before.
+    /// Takes what came of asking one or several controllers at once. `cut_short` when the deadline left them less than
+    /// the time of an attempt: then silence says less than what came before.
     pub(crate) fn add(&mut self, attempts: Vec<ControllerAttempt>, cut_short: bool) {
-        let (mut said, mut silent) = (None, None);
         for attempt in attempts {
             let hasty = cut_short && attempt.failure == ControllerFailure::Unanswered;
             if !hasty || !self.by_address.contains_key(&attempt.address) {
                 self.by_address.insert(attempt.address.clone(), attempt.failure.clone());
             }
             match attempt.failure {
-                ControllerFailure::Refused(refusal) => said = Some(LastCause::Refused(refusal)),
-                _ if hasty && self.last.is_some() => {}
-                _ => silent = Some(LastCause::Controller(attempt)),
+                ControllerFailure::Refused(_) => self.answered = Some(attempt.address),
+                _ if hasty && self.silent.is_some() => {}
+                _ => self.silent = Some(attempt),
             }
         }
-        self.answered |= said.is_some();
-        self.last = said.or(silent).or_else(|| self.last.take());
+    }
+
+    /// What a controller said counts more than the silence of others, until it is silent itself.
+    fn last(&self) -> Option<LastCause> {
+        let newest = self.answered.as_ref().and_then(|address| self.by_address.get(address));
+        let said = newest.into_iter().chain(self.by_address.values()).find_map(ControllerFailure::refusal);
+        let silent = || self.silent.clone().map(LastCause::Controller);
+        said.cloned().map(LastCause::Refused).or_else(silent)
     }
 
     /// How many controllers were asked.
@@ -111,8 +116,8 @@ impl Hindrances {
 
     /// How the call ends when its deadline has passed.
     pub(crate) fn give_up(self, waited: Duration, outcome: Outcome) -> AdminError {
-        if self.answered {
-            return AdminError::TimedOut { waited, outcome, last: self.last };
+        if self.answered.is_some() {
+            return AdminError::TimedOut { waited, outcome, last: self.last() };
         }
         let attempts = self.by_address.into_iter();
         let attempts = attempts.map(|(address, failure)| ControllerAttempt { address, failure }).collect();
@@ -154,8 +159,8 @@ mod tests {
             // Whoever speaks counts more than who is silent beside it, in either order.
             (vec![(vec![refused(), dead()], false)], said.clone()),
             (vec![(vec![dead(), refused()], false)], said.clone()),
-            // What was said long ago does not.
-            (vec![(vec![refused()], false), (vec![dead()], false)], Some(LastCause::Controller(dead()))),
+            (vec![(vec![refused()], false), (vec![dead()], false)], said.clone()),
+            // What it said before it fell silent does not.
             (vec![(vec![refused()], false), (vec![silent()], false)], Some(LastCause::Controller(silent()))),
             // Unless the deadline left no time for more.
             (vec![(vec![refused()], false), (vec![silent()], true)], said),
@@ -164,10 +169,11 @@ mod tests {
             let AdminError::TimedOut { last, .. } = &error else { panic!("{rounds:?}: {error}") };
             assert_eq!(*last, expected, "{rounds:?}");
         }
-        let text = told(vec![(vec![refused()], false), (vec![dead()], false)]).to_string();
+        let gone = attempt("b:1", NotListening);
+        let text = told(vec![(vec![refused()], false), (vec![gone], false)]).to_string();
         assert_eq!(
             text,
-            "timed out after 30000 ms (NOT_WRITTEN); last: controller a:1: nothing listens there"
+            "timed out after 30000 ms (NOT_WRITTEN); last: controller b:1: nothing listens there"
         );
     }
 
