@@ -196,8 +196,11 @@ pub(crate) fn run(command: ProfileCommand) -> Outcome {
             if !args.change.dry_run {
                 profiles.save(&path)?;
             }
-            let undo =
-                format!("plimsoll profile set {} --controller {}", args.name, quoted(&before.controllers.join(",")));
+            let undo = format!(
+                "plimsoll profile set {} --controller {}",
+                args.name,
+                quoted(&before.controllers.join(","))
+            );
             let named = |verb: &str| format!("{verb} profile {}", args.name);
             Change::new(args.change, named("delete"), named("deleted")).undo(undo).print(args.change)
         }

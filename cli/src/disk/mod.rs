@@ -64,7 +64,8 @@ struct Chosen {
 impl VolumeArgs {
     /// As it is typed again in an undo.
     fn again(&self) -> String {
-        let volume = self.volume.as_ref().map(|volume| format!(" --volume {}", quoted(volume))).unwrap_or_default();
+        let volume =
+            self.volume.as_ref().map(|volume| format!(" --volume {}", quoted(volume))).unwrap_or_default();
         format!("--spu {}{volume}", self.spu)
     }
 

@@ -19,7 +19,8 @@ use plimsoll_proto::v1;
 pub enum AckMeaning {
     /// The record was sent; nobody says that it was written ([`Acks::None`](crate::Acks::None)).
     Sent,
-    /// The leader has written it; it may be lost with that node ([`Acks::Leader`](crate::Acks::Leader)).
+    /// The leader has written it; it may be lost with that node ([`Acks::Leader`](crate::Acks::Leader)). A topic with
+    /// `flush = ack` says `Synced(1)` instead.
     Leader,
     /// So many copies have written it, the leader included: all of the in-sync set. It outlives the loss of all but
     /// one, not a loss of power of all at once.

@@ -107,9 +107,10 @@ async fn flush_does_not_wait_for_company_and_close_leaves_nothing() {
 
 #[tokio::test]
 async fn an_acknowledgement_says_what_it_means() {
-    for (flush, all) in
-        [(FlushPolicy::Os, AckMeaning::Replicated(3)), (FlushPolicy::Ack, AckMeaning::Synced(3))]
-    {
+    for (flush, all, leader) in [
+        (FlushPolicy::Os, AckMeaning::Replicated(3), AckMeaning::Leader),
+        (FlushPolicy::Ack, AckMeaning::Synced(3), AckMeaning::Synced(1)),
+    ] {
         let config = TopicConfig {
             partitions: 1,
             replicas: 3,
@@ -122,9 +123,7 @@ async fn an_acknowledgement_says_what_it_means() {
             image.topic_by_name(TOPIC).is_some_and(|topic| topic.partitions[0].in_sync.len() == 3)
         });
         assert!(in_sync.await, "all copies are in sync");
-        for (acks, meaning) in
-            [(Acks::All, all), (Acks::Leader, AckMeaning::Leader), (Acks::None, AckMeaning::Sent)]
-        {
+        for (acks, meaning) in [(Acks::All, all), (Acks::Leader, leader), (Acks::None, AckMeaning::Sent)] {
             let producer =
                 client.producer(TOPIC).acks(acks).idempotent(acks == Acks::All).build().await.expect("built");
             let delivered =
