@@ -32,6 +32,8 @@ pub(crate) struct Volume {
     pub(crate) leaders: u32,
     pub(crate) replicas: u32,
     pub(crate) refused_total: u64,
+    /// How often a replica here stopped because its history is not its leader's, since the node started.
+    pub(crate) replica_stops_total: u64,
     /// A drill runs for so much longer: the free bytes are pretended.
     pub(crate) drill_ms: Option<u64>,
     pub(crate) borrowed_bytes: u64,
@@ -108,6 +110,7 @@ fn from_facts(spu: u32, facts: &VolumeFacts, known: Option<&VolumeInfo>, age: Op
         leaders: facts.leaders,
         replicas: facts.replicas,
         refused_total: facts.refused_total,
+        replica_stops_total: facts.replica_stops_total,
         drill_ms: some(facts.drill_ms),
         borrowed_bytes: facts.borrowed_bytes,
         borrow_ms: some(facts.borrow_ms),

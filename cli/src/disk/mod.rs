@@ -208,6 +208,7 @@ fn table_of(volumes: &[Row], wide: bool) -> String {
                     bytes(volume.marks.throttle_enter_bytes),
                     bytes(volume.marks.read_only_enter_bytes),
                     bytes(volume.marks.read_only_exit_bytes),
+                    known(volume.replica_stops_total.to_string()),
                     volume.volume_id.chars().take(8).collect(),
                 ]);
             }
@@ -220,7 +221,7 @@ fn table_of(volumes: &[Row], wide: bool) -> String {
         "behind", "refused",
     ];
     if wide {
-        header.extend(["inodes free", "pending", "preallocated", "r at", "t at", "o at", "o until", "id"]);
+        header.extend(["inodes free", "pending", "preallocated", "r at", "t at", "o at", "o until", "stops", "id"]);
     }
     header.push("why");
     table(&header, &rows) + "marks: r reclaim, t throttle, o read-only; capital when passed\n"

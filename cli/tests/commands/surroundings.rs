@@ -84,7 +84,7 @@ fn progress_is_told_on_a_terminal_and_not_among_the_data() {
     };
     let (mut child, mut ours) = produce(&many, &[]);
     let mut told = String::new();
-    read_until(&mut ours, &mut told, |told| told.contains(" records sent, "));
+    read_until(&mut ours, &mut told, |told| told.contains(" acknowledged, 0 failed"));
     assert!(told.contains(" records sent, ") && told.contains(" acknowledged, 0 failed"), "{told:?}");
     child.0.kill().unwrap();
     let mut out = String::new();

@@ -39,6 +39,8 @@ mod service;
 mod settings;
 mod start;
 #[cfg(test)]
+mod start_test;
+#[cfg(test)]
 pub(crate) mod testing;
 mod wire;
 

@@ -8,6 +8,8 @@ mod file;
 mod header;
 #[cfg(any(test, feature = "memory-metadata"))]
 mod memory;
+#[cfg(test)]
+mod proofs;
 mod record;
 mod replay;
 

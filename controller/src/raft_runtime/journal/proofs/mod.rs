@@ -1,0 +1,80 @@
+//! Proofs of the journal, as the storage layer has them: `scripts/prove controller-journal` runs them in full and adds
+//! up what they print.
+
+mod damage;
+mod faults;
+mod model;
+mod real_disk;
+mod told;
+
+use std::sync::Arc;
+
+use plimsoll_storage::fs::SharedDisk;
+use plimsoll_storage::fs::memory::{MemoryDisk, MemoryDiskSettings};
+use raft::eraftpb::{Entry, HardState, Snapshot};
+
+use super::{FileJournal, Journal as _, JournalError, JournalSettings, Recovered};
+
+const FILE_BYTES: u64 = JournalSettings::FILE_BYTES_MIN;
+const CONTROLLER: u64 = 1;
+
+fn settings() -> JournalSettings {
+    JournalSettings { file_bytes: FILE_BYTES, ..JournalSettings::default() }
+}
+
+fn fresh() -> Recovered {
+    Recovered::fresh([1, 2, 3])
+}
+
+/// A disk with an empty journal and a little room besides.
+fn new_disk() -> (MemoryDisk, SharedDisk) {
+    let memory = MemoryDisk::new(MemoryDiskSettings::plain(4 << 20));
+    let disk: SharedDisk = Arc::new(memory.clone());
+    FileJournal::create(&disk, &settings(), CONTROLLER, &fresh()).expect("room");
+    (memory, disk)
+}
+
+/// What a start does with the journal.
+fn start(disk: &SharedDisk) -> Result<(FileJournal, Recovered), JournalError> {
+    let mut journal = FileJournal::open(disk, &settings(), CONTROLLER)?;
+    let loaded = journal.load()?;
+    Ok((journal, loaded))
+}
+
+fn entry(index: u64, term: u64, data: Vec<u8>) -> Entry {
+    Entry { index, term, data, ..Entry::default() }
+}
+
+fn vote(term: u64, commit: u64) -> HardState {
+    HardState { term, vote: 1 + term % 3, commit }
+}
+
+fn snapshot(index: u64, term: u64, data: Vec<u8>) -> Snapshot {
+    let mut snapshot = Snapshot { data, ..Snapshot::default() };
+    snapshot.mut_metadata().index = index;
+    snapshot.mut_metadata().term = term;
+    snapshot.mut_metadata().set_conf_state(fresh().snapshot.get_metadata().get_conf_state().clone());
+    snapshot
+}
+
+/// Whether all repetitions were asked for.
+fn in_full() -> bool {
+    std::env::var_os("PLIMSOLL_PROVE_FULL").is_some()
+}
+
+/// Where random choices begin.
+fn seed() -> u64 {
+    std::env::var("PLIMSOLL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
+}
+
+/// Xorshift64* (Marsaglia 2003, Vigna 2016).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).expect("31 bits") % n.max(1)
+    }
+}

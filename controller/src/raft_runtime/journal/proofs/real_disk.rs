@@ -1,0 +1,177 @@
+//! A real disk that a foreign writer fills to the last byte and inode while a journal is made and used.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use plimsoll_proto::ids::ControllerId;
+use plimsoll_storage::fs::real::RealDisk;
+use plimsoll_storage::fs::{Disk as _, DiskError, OpenMode, SharedDisk};
+
+use super::told::{Call, End, Told};
+use super::{CONTROLLER, Random, Recovered, entry, in_full, seed, settings, snapshot, vote};
+use crate::raft_runtime::journal::{FileJournal, Journal as _, JournalError};
+use crate::raft_runtime::testing::TempDir;
+use crate::raft_runtime::{DataDir, DataDirError};
+
+const CALLS: u64 = 60;
+
+/// A small tmpfs, gone when dropped.
+struct Tmpfs {
+    dir: TempDir,
+}
+
+impl Tmpfs {
+    /// The error says, for people, why it can't be had here.
+    fn mount() -> Result<Self, String> {
+        let dir = TempDir::new("journal-tmpfs");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=4m,nr_inodes=40", "plimsoll-proof"]).arg(dir.path());
+        let said = mount.stdin(Stdio::null()).output().map_err(|error| format!("mount: {error}"))?;
+        if said.status.success() {
+            return Ok(Self { dir });
+        }
+        let line = String::from_utf8_lossy(&said.stderr);
+        Err(format!("mounting needs root: {}", line.lines().next().unwrap_or("mount failed")))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // Lazily: a failed test still holds files.
+        drop(Command::new("umount").arg("-l").arg(self.dir.path()).status());
+    }
+}
+
+/// Takes all it can get until told to stop, in pieces that leave ever smaller rests; gives it back then.
+fn foreign(disk: &RealDisk, stop: &AtomicBool, full: &AtomicBool) {
+    let file = disk.open("foreign", OpenMode::CreateNew).expect("an inode for the first file");
+    let piece = vec![b'f'; 256 * 1024];
+    let (mut at, mut size, mut files) = (0u64, piece.len(), 0u64);
+    while !stop.load(Ordering::Relaxed) {
+        match disk.open(&format!("foreign-{files}"), OpenMode::CreateNew) {
+            Ok(_) => files += 1,
+            Err(DiskError::OutOfSpace { .. }) => {}
+            Err(other) => panic!("{other}"),
+        }
+        match file.write_at(&piece[..size], at) {
+            Ok(()) => at += size as u64,
+            Err(DiskError::OutOfSpace { written, .. }) => {
+                at += written;
+                if size <= 512 {
+                    full.store(true, Ordering::Relaxed);
+                }
+                size = if size > 512 { size / 2 } else { piece.len() };
+                std::thread::yield_now();
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    disk.remove_file("foreign").expect("there");
+    for number in 0..files {
+        disk.remove_file(&format!("foreign-{number}")).expect("there");
+    }
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Does it while a foreign writer races, from the moment when the disk is full if that is to be waited for.
+fn beside_foreign<T>(outside: &RealDisk, when_full: bool, act: impl FnOnce() -> T) -> T {
+    let (stop, full) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| foreign(outside, &stop, &full));
+        // Stops the foreign writer also when an assertion fails.
+        let _stop = StopOnDrop(&stop);
+        while when_full && !full.load(Ordering::Relaxed) && !writer.is_finished() {
+            std::thread::yield_now();
+        }
+        act()
+    })
+}
+
+fn open(disk: &SharedDisk) -> Result<(DataDir, FileJournal), DataDirError> {
+    let voters = [1, 2, 3].map(ControllerId);
+    DataDir::open(disk, ControllerId(CONTROLLER), true, voters, &settings())
+}
+
+/// Any calls, none of which may meet a full disk.
+fn live(disk: &SharedDisk, random: &mut Random, what: &str) {
+    let (mut identity, mut journal) = open(disk).expect("ready");
+    let mut told = Told::new(journal.load().expect("whole"));
+    for _ in 0..CALLS {
+        let newest = told.newest();
+        let (last, state) = (newest.last_index(), newest.hard_state.clone());
+        let call = match random.below(8) {
+            0..=2 => {
+                let bytes = [100, 5000, 60_000][random.below(3)];
+                Call::Append(vec![entry(last + 1, state.term, vec![b'v'; bytes])])
+            }
+            3 => Call::Vote(vote(state.term + 1, state.commit)),
+            4 => Call::Vote(raft::eraftpb::HardState { commit: last, ..state }),
+            5 | 6 => Call::Sync,
+            _ => {
+                drop((identity, journal));
+                (identity, journal) = open(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+                let found = journal.load().unwrap_or_else(|error| panic!("{what}: {error}"));
+                told.check(&found, End::Killed, what);
+                told = Told::new(found);
+                continue;
+            }
+        };
+        match told.call(&mut journal, &call) {
+            Ok(()) => {}
+            Err(JournalError::OutOfRoom { .. }) => {
+                let newest = told.newest();
+                let (last, hard_state) = (newest.last_index(), newest.hard_state.clone());
+                let snapshot = snapshot(last, hard_state.term, vec![b's'; 200_000]);
+                let truncated = (last, hard_state.term);
+                let hard_state = raft::eraftpb::HardState { commit: last, ..hard_state };
+                let compacted = Recovered { hard_state, snapshot, truncated, entries: Vec::new() };
+                let compacted = told.call(&mut journal, &Call::Replace(Box::new(compacted)));
+                assert_eq!(compacted, Ok(()), "{what}");
+            }
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+    drop(identity);
+}
+
+#[test]
+fn a_foreign_writer_races_for_the_last_bytes() {
+    let disk = match Tmpfs::mount() {
+        Ok(disk) => disk,
+        Err(reason) => return println!("SKIPPED controller-journal-tmpfs: {reason}"),
+    };
+    let (rounds, seed) = (if in_full() { 2000 } else { 40 }, seed());
+    let outside = RealDisk::open(disk.dir.path()).expect("a directory");
+    let mut random = Random(seed | 1);
+    let mut refused = 0;
+    for round in 0..rounds {
+        let what = format!("PLIMSOLL_SEED={seed} scripts/prove controller-journal: tmpfs, round {round}");
+        let path = disk.dir.path().join("controller");
+        let inside: SharedDisk = Arc::new(RealDisk::open(&path).expect("room for a directory"));
+        assert!(inside.reserves(), "{what}");
+        match beside_foreign(&outside, round % 2 == 1, || open(&inside)) {
+            Ok(made) => drop(made),
+            Err(
+                DataDirError::Disk { error: DiskError::OutOfSpace { .. }, .. }
+                | DataDirError::Journal(JournalError::Refused(DiskError::OutOfSpace { .. })),
+            ) => {
+                refused += 1;
+                drop(open(&inside).unwrap_or_else(|error| panic!("{what}: begun anew: {error}")));
+            }
+            Err(error) => panic!("{what}: {error}"),
+        }
+        beside_foreign(&outside, true, || live(&inside, &mut random, &what));
+        drop(inside);
+        std::fs::remove_dir_all(&path).expect("nothing else is there");
+    }
+    assert!(refused > 0, "the foreign writer also comes first");
+    println!("CASES controller-journal tmpfs cases={rounds} refused_bootstraps={refused} seed={seed}");
+}
