@@ -221,7 +221,17 @@ fn table_of(volumes: &[Row], wide: bool) -> String {
         "behind", "refused",
     ];
     if wide {
-        header.extend(["inodes free", "pending", "preallocated", "r at", "t at", "o at", "o until", "stops", "id"]);
+        header.extend([
+            "inodes free",
+            "pending",
+            "preallocated",
+            "r at",
+            "t at",
+            "o at",
+            "o until",
+            "stops",
+            "id",
+        ]);
     }
     header.push("why");
     table(&header, &rows) + "marks: r reclaim, t throttle, o read-only; capital when passed\n"

@@ -71,7 +71,7 @@ async fn a_journal_that_ends_before_what_was_applied_was_rolled_back() {
     let applied = |index| Batch { applied_index: index, applied_term: 1, ..Batch::default() };
     store.write(&applied(3)).expect("memory");
     let before = site.contents();
-    let error = site.start(&[1]).await.err().expect("refused");
+    let error = site.start(&[1]).await.expect_err("refused");
     assert!(matches!(&error, StartError::JournalBehind { last: 2, applied: 3, .. }), "{error:?}");
     assert_says(&error, &["entry 2", "entry 3", "rolled back", "journal", "new --id"]);
     assert_eq!(site.contents(), before);
@@ -93,7 +93,7 @@ async fn a_snapshot_that_is_none_is_named() {
         contents.snapshot.data = data;
         let site = Site::new(&contents);
         let before = site.contents();
-        let error = site.start(&[1]).await.err().expect("refused");
+        let error = site.start(&[1]).await.expect_err("refused");
         assert!(matches!(&error, StartError::Snapshot { .. }), "{error:?}");
         assert_says(&error, &["snapshot", "journal", "restore", "new --id"]);
         assert_eq!(site.contents(), before);
@@ -107,7 +107,7 @@ async fn a_list_of_others_than_the_cluster_was_made_with_is_named() {
     let site = Site::new(&Recovered::fresh([1, 2, 3]));
     let before = site.contents();
     for voters in [&[1][..], &[1, 2], &[1, 2, 4], &[1, 2, 3, 4]] {
-        let error = site.start(voters).await.err().expect("refused");
+        let error = site.start(voters).await.expect_err("refused");
         let StartError::OtherVoters { configured, stored } = &error else { panic!("{error:?}") };
         assert_eq!((&configured[..], &stored[..]), (voters, &[1, 2, 3][..]));
         assert_says(&error, &["[1, 2, 3]", &format!("{voters:?}"), "same list everywhere"]);

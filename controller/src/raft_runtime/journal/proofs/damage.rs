@@ -8,8 +8,9 @@ use plimsoll_storage::fs::faulty::{Fault, FaultKind, FaultyDisk, Then};
 use plimsoll_storage::fs::memory::{MemoryDisk, MemoryDiskSettings};
 use plimsoll_storage::fs::{DiskFile, OpenMode, SharedDisk};
 use prost_raft::Message as _;
+use raft::eraftpb::HardState;
 
-use super::told::Call;
+use super::told::{self, Call};
 use super::{CONTROLLER, FILE_BYTES, Random, Recovered};
 use super::{entry, fresh, in_full, new_disk, seed, settings, snapshot, start, vote};
 use crate::cluster::ClusterState;
@@ -145,7 +146,14 @@ fn images() -> Vec<Image> {
             }
             Call::Sync => journal.sync().expect("works"),
             Call::Replace(contents) => {
-                states.push(contents.as_ref().clone());
+                // Damage that reaches to the end of the records looks like a torn tail.
+                let mut upto = Recovered { entries: Vec::new(), ..contents.as_ref().clone() };
+                states.push(Recovered { hard_state: HardState::default(), ..upto.clone() });
+                states.push(upto.clone());
+                for entry in &contents.entries {
+                    assert!(upto.put(entry.clone()));
+                    states.push(upto.clone());
+                }
                 for call in [2, 4, 6, 8] {
                     faults.arm(Fault { kind: FaultKind::Dead, call, then: Then::StaysSo });
                     drop(journal.replace(contents));
@@ -212,7 +220,7 @@ fn mutated_files_are_refused_or_read_as_what_was_written() {
         let before = read(&disk);
         match start(&disk) {
             Ok((journal, found)) => {
-                assert!(image.states.contains(&found), "{what}: made up {found:?}");
+                assert!(image.states.contains(&found), "{what}: made up {}", told::short(&found));
                 // What a compaction that was cut short left is known by the slot that claimed its generation only: once
                 // that slot is gone, too, the next compaction may take the same one.
                 let slots = usize::try_from(header::BODY).expect("small");

@@ -76,11 +76,13 @@ fn fits(kind: FaultKind, error: &JournalError) -> bool {
     }
 }
 
-/// How a case ends: killed, without power, and torn in as many ways as were asked for.
-fn ends() -> Vec<Option<PowerLoss>> {
-    let torn = if in_full() { 12 } else { 1 };
-    let mut ends = vec![None, Some(PowerLoss::LosesAllUnsynced)];
-    ends.extend((0..torn).map(|seed| Some(PowerLoss::Tears { seed })));
+/// How a case ends: killed, or without power and torn; in full also in other ways, and with all gone that was not synced.
+fn ends(call: u64) -> Vec<Option<PowerLoss>> {
+    let mut ends = vec![None, Some(PowerLoss::Tears { seed: call })];
+    if in_full() {
+        ends.push(Some(PowerLoss::LosesAllUnsynced));
+        ends.extend((1..12).map(|more| Some(PowerLoss::Tears { seed: call + 1000 * more })));
+    }
     ends
 }
 
@@ -93,7 +95,7 @@ fn strike(name: &str, mut case: impl FnMut(Option<Fault>, Option<PowerLoss>, &mu
     for kind in FaultKind::ALL {
         for then in [Then::Works, Then::StaysSo] {
             for call in 1..=calls {
-                for end in ends() {
+                for end in ends(call) {
                     case(Some(Fault { kind, call, then }), end, &mut sites);
                     cases += 1;
                 }
@@ -236,6 +238,22 @@ fn compact() {
 #[test]
 fn install() {
     scenario("install", &[compaction(50, 2, Vec::new()), Call::Append(entries(51..=52, 2)), Call::Sync]);
+}
+
+/// What a refused append left lies just behind a record that was written over its beginning.
+#[test]
+fn leftovers_do_not_continue_what_was_written_over_them() {
+    let (_, disk) = new_disk();
+    let (faulty, faults) = FaultyDisk::new(disk.clone());
+    let (mut journal, loaded) = start(&(Arc::new(faulty) as SharedDisk)).expect("no fault yet");
+    let mut told = Told::new(loaded);
+    faults.arm(Fault { kind: FaultKind::ShortWrite, call: 1, then: Then::Works });
+    let refused = told.call(&mut journal, &Call::Append(entries(1..=4, 1)));
+    assert!(refused.is_err_and(|error| error.is_retryable()));
+    told.call(&mut journal, &Call::Append(entries(1..=1, 2))).expect("once");
+    drop(journal);
+    let (_, found) = start(&disk).expect("whole");
+    told.check(&found, End::Killed, "leftovers");
 }
 
 /// A start reads two generations and what the last run did not sync.

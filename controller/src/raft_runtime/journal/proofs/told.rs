@@ -22,11 +22,20 @@ pub(super) enum End {
     PowerLost,
 }
 
+/// What nobody was told is there, and may be found nevertheless until what was written over it is synced.
+struct Leftover {
+    contents: Recovered,
+    written_over: bool,
+    /// The power went before it was whole on the disk. What is missing may come with the next loss of power, out of a
+    /// record of the same size that was written over it.
+    torn: bool,
+}
+
 pub(super) struct Told {
     /// From what was synced last to what was written last, one state after the other.
     written: Vec<Recovered>,
-    /// What a call that did not succeed may have left, until the next one writes over it.
-    leftovers: Vec<Recovered>,
+    /// What calls that did not succeed may have left.
+    leftovers: Vec<Leftover>,
     /// Term and vote that others may have been told.
     promised: HardState,
 }
@@ -35,6 +44,28 @@ impl Told {
     pub(super) fn new(loaded: Recovered) -> Self {
         let promised = loaded.hard_state.clone();
         Self { written: vec![loaded], leftovers: Vec::new(), promised }
+    }
+
+    /// The same journal, which was found with `loaded` after this end.
+    pub(super) fn started_again(self, loaded: Recovered, end: End) -> Self {
+        let mut told = Self::new(loaded);
+        if end == End::PowerLost {
+            let left = self.leftovers.into_iter().map(|left| left.contents);
+            let torn = self.written.into_iter().chain(left);
+            told.leftovers.extend(torn.map(|contents| Leftover {
+                contents,
+                written_over: false,
+                torn: true,
+            }));
+        } else {
+            told.leftovers.extend(
+                self.leftovers
+                    .into_iter()
+                    .filter(|left| left.torn || left.written_over)
+                    .map(|left| Leftover { torn: true, ..left }),
+            );
+        }
+        told
     }
 
     pub(super) fn newest(&self) -> &Recovered {
@@ -61,7 +92,7 @@ impl Told {
                     }
                     // The first of them may be there: nobody was told that they are.
                     Err(JournalError::Refused(_) | JournalError::Failed(_)) if fits => {
-                        self.leftovers.extend(steps);
+                        self.may_have_left(steps);
                     }
                     Err(_) => {}
                 }
@@ -78,13 +109,14 @@ impl Told {
                 let newest = self.newest().clone();
                 self.promised = newest.hard_state.clone();
                 self.written = vec![newest];
+                self.leftovers.retain(|left| !left.written_over);
                 Ok(())
             }
             Call::Replace(contents) => {
                 let done = journal.replace(contents);
                 match done {
                     Ok(()) => *self = Self::new(contents.as_ref().clone()),
-                    Err(JournalError::Failed(_)) => self.leftovers.push(contents.as_ref().clone()),
+                    Err(JournalError::Failed(_)) => self.may_have_left(vec![contents.as_ref().clone()]),
                     Err(_) => {}
                 }
                 done
@@ -94,7 +126,14 @@ impl Told {
 
     fn wrote(&mut self, steps: Vec<Recovered>) {
         self.written.extend(steps);
-        self.leftovers.clear();
+        for left in &mut self.leftovers {
+            left.written_over = true;
+        }
+    }
+
+    fn may_have_left(&mut self, steps: Vec<Recovered>) {
+        let left = steps.into_iter().map(|contents| Leftover { contents, written_over: false, torn: false });
+        self.leftovers.extend(left);
     }
 
     /// Nothing synced is lost, nothing is invented, and a vote never goes back.
@@ -109,17 +148,15 @@ impl Told {
             End::Killed => self.newest() == loaded,
             End::PowerLost => self.written.contains(loaded),
         };
-        assert!(
-            known || self.leftovers.contains(loaded),
-            "{what}: {end:?}, found {}, told {}",
-            short(loaded),
-            short(self.newest())
-        );
+        let left = self.leftovers.iter().any(|left| {
+            (end == End::PowerLost || !left.written_over && !left.torn) && left.contents == *loaded
+        });
+        assert!(known || left, "{what}: {end:?}, found {}, told {}", short(loaded), short(self.newest()));
     }
 }
 
 /// Contents without their bytes.
-fn short(contents: &Recovered) -> String {
+pub(super) fn short(contents: &Recovered) -> String {
     let entries: Vec<_> =
         contents.entries.iter().map(|entry| (entry.index, entry.term, entry.data.len())).collect();
     let snapshot = contents.snapshot.get_metadata();
