@@ -1,7 +1,8 @@
 //! Whose data directory it is.
 //!
 //! ```text
-//! controller.id, two slots at bytes 0 and 4096, written in turn (no space needed). A slot, little endian:
+//! controller.id, two slots at bytes 0 and 4096, both written at every change, one after the other (no space needed). A
+//! slot, little endian:
 //!  0  magic "PLCTRLID"        8 bytes
 //!  8  format version          u32
 //! 12  CRC-32C of bytes 16..64 u32
@@ -15,7 +16,8 @@
 //!
 //! `being made` is written before the journal exists and `ready` after it is durable: a bootstrap that was cut short
 //! is begun anew, and a directory without this file but with a journal is refused, because its votes would be
-//! forgotten. The cluster id is not known at bootstrap: the first leader proposes it, and it is noted here when
+//! forgotten. For the same reason no slot says `being made` any more when the first vote is given: if the other slot
+//! rots, the journal is not made anew. The cluster id is not known at bootstrap: the first leader proposes it, and it is noted here when
 //! applied.
 
 use plimsoll_proto::ids::{ClusterId, ControllerId};
@@ -178,9 +180,8 @@ impl DataDir {
             error => failed(error),
         })?;
         let file = known.map_or_else(|| create_file(disk, id).map_err(failed), Ok)?;
-        let slot = read_slot(file.as_ref()).map_err(failed)?.ok_or_else(|| DataDirError::Damaged {
-            dir: dir.clone(),
-            why: format!("neither slot of {FILE} is readable"),
+        let (slot, alike) = read_slot(file.as_ref()).map_err(failed)?.ok_or_else(|| {
+            DataDirError::Damaged { dir: dir.clone(), why: format!("neither slot of {FILE} is readable") }
         })?;
         if slot.controller != id.0 {
             return Err(DataDirError::ForeignIdentity {
@@ -198,6 +199,10 @@ impl DataDir {
             let fresh = Recovered::fresh(voters);
             FileJournal::create(disk, settings, id.0, &fresh)?;
             opened.write(Slot { ready: true, ..opened.slot })?;
+        } else if !alike {
+            // A change was cut short, or a slot has rotted. What was read may be in the page cache only, so it goes first.
+            opened.put(opened.slot)?;
+            opened.put(opened.slot.next())?;
         }
         let journal = FileJournal::open(disk, settings, id.0)?;
         Ok((opened, journal))
@@ -208,8 +213,15 @@ impl DataDir {
         self.slot.cluster
     }
 
+    /// Writes both slots. A crash in between leaves the old or the new to count.
     fn write(&mut self, slot: Slot) -> Result<(), DataDirError> {
-        let slot = Slot { sequence: self.slot.sequence + 1, ..slot };
+        for _ in 0..2 {
+            self.put(Slot { sequence: self.slot.next().sequence, ..slot })?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, slot: Slot) -> Result<(), DataDirError> {
         let at = (slot.sequence % 2) * 4096;
         let written = self.file.write_at(&slot.encode(), at).and_then(|()| self.file.sync_data());
         written.map_err(|error| DataDirError::Disk { dir: self.dir.clone(), error })?;
@@ -268,15 +280,25 @@ fn create_file(disk: &SharedDisk, id: ControllerId) -> Result<Box<dyn DiskFile>,
     disk.open(FILE, OpenMode::Write)
 }
 
-fn read_slot(file: &dyn DiskFile) -> Result<Option<Slot>, DiskError> {
+/// The slot that counts, and whether the other one says the same.
+fn read_slot(file: &dyn DiskFile) -> Result<Option<(Slot, bool)>, DiskError> {
     let mut contents = vec![0u8; FILE_BYTES];
     let read = file.read_at(&mut contents, 0)?;
     contents.truncate(read);
     let slots = [0, 4096].map(|at| contents.get(at..at + SLOT_BYTES).and_then(Slot::decode));
-    Ok(slots.into_iter().flatten().max_by_key(|slot| slot.sequence))
+    let newest = slots.into_iter().flatten().max_by_key(|slot| slot.sequence);
+    Ok(newest.map(|newest| {
+        let alike = |slot: Slot| slot == Slot { sequence: slot.sequence, ..newest };
+        (newest, slots.into_iter().all(|slot| slot.is_some_and(alike)))
+    }))
 }
 
 impl Slot {
+    /// The same, to be written over the other slot.
+    fn next(self) -> Self {
+        Self { sequence: self.sequence + 1, ..self }
+    }
+
     fn encode(self) -> [u8; SLOT_BYTES] {
         let mut bytes = [0u8; SLOT_BYTES];
         bytes[..8].copy_from_slice(MAGIC);

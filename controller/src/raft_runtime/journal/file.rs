@@ -60,8 +60,8 @@ pub struct FileJournal {
     chain: Chain,
     /// Where the next record goes.
     end: u64,
-    /// The file that is not active still says `current`.
-    mark_pending: bool,
+    /// Not every slot says yet which file is current.
+    switch_pending: bool,
     unknown_errors: u32,
     failed: Option<DiskError>,
 }
@@ -99,12 +99,13 @@ impl FileJournal {
             write_zeros(file.as_ref(), bytes).map_err(classify)?;
             let (usage, generation) = if index == 0 { (Use::Current, 1) } else { (Use::Never, 0) };
             if index == 0 {
-                let mut chain = Chain { generation, sequence: 0, synced_end: 0, crc: 0 };
-                let body = encode_contents(contents, &mut chain, bytes)?;
+                let body = encode_contents(contents, &mut Chain::new(generation), bytes)?;
                 file.write_at(&body, BODY).map_err(classify)?;
             }
-            let slot = Slot { sequence: 1, generation, usage, file_bytes: bytes, controller };
-            file.write_at(&slot.encode(), slot.offset()).map_err(classify)?;
+            for sequence in 1..=2 {
+                let slot = Slot { sequence, generation, usage, file_bytes: bytes, controller };
+                file.write_at(&slot.encode(), slot.offset()).map_err(classify)?;
+            }
             file.sync_data().map_err(classify)?;
         }
         disk.sync_dir(&settings.dir).map_err(classify)?;
@@ -131,9 +132,9 @@ impl FileJournal {
             controller,
             files,
             active: 0,
-            chain: Chain { generation: 0, sequence: 0, synced_end: 0, crc: 0 },
+            chain: Chain::new(0),
             end: BODY,
-            mark_pending: false,
+            switch_pending: false,
             unknown_errors: 0,
             failed: None,
         })
@@ -189,21 +190,42 @@ impl FileJournal {
                 self.chain = chain;
                 Ok(())
             }
-            // The position stays; whatever was taken is overwritten by the next write.
-            Err(error) => Err(self.refuse(error)),
+            // The position stays.
+            Err(error) => {
+                let nothing_taken = matches!(error, DiskError::OutOfSpace { written: 0, .. });
+                let refused = self.refuse(error);
+                if refused.is_retryable() && !nothing_taken {
+                    self.wipe()?;
+                }
+                Err(refused)
+            }
         }
+    }
+
+    /// Makes what a refused write left unreadable for good: the caller is told that nothing was written.
+    fn wipe(&mut self) -> Result<(), JournalError> {
+        let file = &self.file().file;
+        let wiped = match file.write_at(&[0; 8], self.end) {
+            Ok(()) => file.sync_data().map_err(final_error),
+            Err(error) => Err(error),
+        };
+        wiped.map_err(|error| {
+            self.refuse(match error {
+                DiskError::VolumeFailed { .. } => error,
+                _ => DiskError::VolumeFailed { cause: FailureCause::AppendErrors, operation: "journal" },
+            })
+        })
     }
 
     fn sync_file(&mut self, index: usize) -> Result<(), JournalError> {
         self.files[index].file.sync_data().map_err(|error| self.refuse(final_error(error)))
     }
 
-    /// Writes the next slot of a file. A slot that was taken in part leaves the other slot to count.
-    fn write_slot(&mut self, index: usize, usage: Use, generation: u64) -> Result<(), JournalError> {
-        let file = &self.files[index];
-        let slot = Slot { sequence: file.slot.sequence + 1, generation, usage, ..file.slot };
-        match file.file.write_at(&slot.encode(), slot.offset()) {
+    /// Writes a slot of a file, durably. One that was taken in part leaves the other slot to count.
+    fn put_slot(&mut self, index: usize, slot: Slot) -> Result<(), JournalError> {
+        match self.files[index].file.write_at(&slot.encode(), slot.offset()) {
             Ok(()) => {
+                self.sync_file(index)?;
                 self.files[index].slot = slot;
                 Ok(())
             }
@@ -216,13 +238,37 @@ impl FileJournal {
         }
     }
 
-    fn mark_superseded(&mut self) -> Result<(), JournalError> {
-        let other = 1 - self.active;
-        let generation = self.files[other].slot.generation;
-        self.write_slot(other, Use::Superseded, generation)?;
-        self.sync_file(other)?;
-        self.mark_pending = false;
+    /// Both slots of a file, one after the other.
+    fn put_head(&mut self, index: usize, usage: Use, generation: u64) -> Result<(), JournalError> {
+        for _ in 0..2 {
+            let slot = self.files[index].slot;
+            self.put_slot(index, Slot { generation, usage, ..slot.next() })?;
+        }
         Ok(())
+    }
+
+    /// What was read of a head may be in the page cache only, of one slot only, or not in the other.
+    fn settle_head(&mut self, index: usize) -> Result<(), JournalError> {
+        let slot = self.files[index].slot;
+        self.put_slot(index, slot)?;
+        self.put_slot(index, slot.next())
+    }
+
+    /// What a switch has to write besides the slot that decided it.
+    fn finish_switch(&mut self) -> Result<(), JournalError> {
+        let (active, other) = (self.active, 1 - self.active);
+        self.put_slot(active, self.files[active].slot.next())?;
+        self.put_head(other, Use::Superseded, self.files[other].slot.generation)?;
+        self.switch_pending = false;
+        Ok(())
+    }
+
+    /// A refusal is tried again at the next sync; until then the higher generation counts.
+    fn try_to_finish_switch(&mut self) -> Result<(), JournalError> {
+        match self.finish_switch() {
+            Err(error) if !error.is_retryable() => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     fn pick_active(&self) -> Result<usize, JournalError> {
@@ -251,18 +297,20 @@ impl Journal for FileJournal {
             .map_err(|Damage { at, why }| JournalError::Damaged { file: self.path(active), at, why })?;
         // What was read may be in the page cache only; from now on it is relied upon. The last run may have ended with a
         // failed sync, after which the kernel takes those pages for clean: only writing them again gets them to the disk.
+        for index in 0..self.files.len() {
+            self.settle_head(index)?;
+        }
         let start = replayed.chain.synced_end.clamp(BODY, replayed.end);
         let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
         let tail = bytes.get(index(start)..index(replayed.end)).unwrap_or_default();
         self.files[active].file.write_at(tail, start).map_err(|error| self.refuse(error))?;
-        self.write_slot(active, Use::Current, slot.generation)?;
         self.sync_file(active)?;
         self.active = active;
         self.end = replayed.end;
-        self.chain = Chain { synced_end: replayed.end, ..replayed.chain };
-        if self.files[1 - active].slot.usage == Use::Current {
-            self.mark_pending = true;
-        }
+        // No two runs of a generation have the same: the head was written anew.
+        let run = self.files[active].slot.sequence;
+        self.chain = Chain { run, synced_end: replayed.end, ..replayed.chain };
+        self.switch_pending = self.files[1 - active].slot.usage == Use::Current;
         Ok(replayed.contents)
     }
 
@@ -270,8 +318,8 @@ impl Journal for FileJournal {
         self.check()?;
         let limit = self.file().bytes - VOTE_RESERVE;
         let (mut buffer, mut chain) = (Vec::new(), self.chain);
-        for entry in entries {
-            encode(&mut buffer, &mut chain, Kind::Entry, &entry.encode_to_vec(), limit)?;
+        for (entry, more) in entries.iter().zip((0..entries.len()).rev()) {
+            encode(&mut buffer, &mut chain, (Kind::Entry, &entry.encode_to_vec(), more), limit)?;
         }
         self.write(&buffer, chain, limit)
     }
@@ -280,7 +328,7 @@ impl Journal for FileJournal {
         self.check()?;
         let limit = self.file().bytes;
         let (mut buffer, mut chain) = (Vec::new(), self.chain);
-        encode(&mut buffer, &mut chain, Kind::HardState, &hard_state.encode_to_vec(), limit)?;
+        encode(&mut buffer, &mut chain, (Kind::HardState, &hard_state.encode_to_vec(), 0), limit)?;
         self.write(&buffer, chain, limit)
     }
 
@@ -288,40 +336,27 @@ impl Journal for FileJournal {
         self.check()?;
         self.sync_file(self.active)?;
         self.chain.synced_end = self.end;
-        if self.mark_pending {
-            match self.mark_superseded() {
-                Err(error) if !error.is_retryable() => return Err(error),
-                // Tried again at the next sync; until then the higher generation counts.
-                Ok(()) | Err(_) => {}
-            }
-        }
-        Ok(())
+        if self.switch_pending { self.try_to_finish_switch() } else { Ok(()) }
     }
 
     fn replace(&mut self, contents: &Recovered) -> Result<(), JournalError> {
         self.check()?;
-        let (old, new) = (self.active, 1 - self.active);
+        let new = 1 - self.active;
         let generation = self.files.iter().map(|file| file.slot.generation).max().unwrap_or(0) + 1;
-        let mut chain = Chain { generation, sequence: 0, synced_end: 0, crc: 0 };
+        let mut chain = Chain::new(generation);
         let body = encode_contents(contents, &mut chain, self.files[new].bytes)?;
         // The generation is claimed first: leftovers of an attempt that was cut short never share one.
-        self.write_slot(new, Use::Superseded, generation)?;
-        self.sync_file(new)?;
+        self.put_head(new, Use::Superseded, generation)?;
         for (chunk, at) in body.chunks(CHUNK).zip((BODY..).step_by(CHUNK)) {
             self.files[new].file.write_at(chunk, at).map_err(|error| self.refuse(error))?;
         }
         self.sync_file(new)?;
-        self.write_slot(new, Use::Current, generation)?;
-        self.sync_file(new)?;
-        debug_assert_ne!(old, new);
+        self.put_slot(new, Slot { usage: Use::Current, ..self.files[new].slot.next() })?;
         self.active = new;
         self.end = BODY + len_u64(body.len());
         self.chain = Chain { synced_end: self.end, ..chain };
-        self.mark_pending = true;
-        match self.mark_superseded() {
-            Err(error) if !error.is_retryable() => Err(error),
-            Ok(()) | Err(_) => Ok(()),
-        }
+        self.switch_pending = true;
+        self.try_to_finish_switch()
     }
 
     fn fill(&self) -> Fill {
@@ -338,8 +373,7 @@ impl Journal for FileJournal {
     }
 }
 
-/// Base, vote, entries, and the vote once more: the last record says that everything before it was synced, so that rot
-/// in a fresh file is told from a torn tail.
+/// Base, vote and entries, as one call: one of them that is not there is rot.
 fn encode_contents(
     contents: &Recovered,
     chain: &mut Chain,
@@ -347,14 +381,12 @@ fn encode_contents(
 ) -> Result<Vec<u8>, JournalError> {
     let limit = file_bytes - VOTE_RESERVE;
     let mut body = Vec::new();
-    let vote = contents.hard_state.encode_to_vec();
-    encode(&mut body, chain, Kind::Base, &replay::encode_base(contents), limit)?;
-    encode(&mut body, chain, Kind::HardState, &vote, limit)?;
-    for entry in &contents.entries {
-        encode(&mut body, chain, Kind::Entry, &entry.encode_to_vec(), limit)?;
+    let entries = contents.entries.len();
+    encode(&mut body, chain, (Kind::Base, &replay::encode_base(contents), entries + 1), limit)?;
+    encode(&mut body, chain, (Kind::HardState, &contents.hard_state.encode_to_vec(), entries), limit)?;
+    for (entry, more) in contents.entries.iter().zip((0..entries).rev()) {
+        encode(&mut body, chain, (Kind::Entry, &entry.encode_to_vec(), more), limit)?;
     }
-    chain.synced_end = BODY + len_u64(body.len());
-    encode(&mut body, chain, Kind::HardState, &vote, limit)?;
     let (needed, room) = (len_u64(body.len()), limit - BODY);
     if needed > room { Err(JournalError::OutOfRoom { needed, room }) } else { Ok(body) }
 }
@@ -362,11 +394,12 @@ fn encode_contents(
 fn encode(
     buffer: &mut Vec<u8>,
     chain: &mut Chain,
-    kind: Kind,
-    payload: &[u8],
+    (kind, payload, more): (Kind, &[u8], usize),
     room: u64,
 ) -> Result<(), JournalError> {
-    record::encode(buffer, chain, kind, payload)
+    u32::try_from(more)
+        .ok()
+        .and_then(|more| record::encode(buffer, chain, kind, payload, more))
         .ok_or(JournalError::OutOfRoom { needed: len_u64(payload.len()), room })
 }
 

@@ -1,4 +1,4 @@
-//! The head of a journal file: two slots, written in turn, that say which generation the file holds.
+//! The head of a journal file: two slots that say which generation the file holds.
 //!
 //! ```text
 //! slot 0 at byte 0, slot 1 at byte 4096, records from byte 8192. A slot, little endian:
@@ -14,9 +14,11 @@
 //! 56  zero                    u64
 //! ```
 //!
+//! Every change is written to one slot, synced, and then to the other and synced: a crash leaves the old or the new,
+//! and afterwards no single slot that rots brings an older one back.
+//!
 //! A switch to another file writes `current` there and then `superseded` here. A crash in between leaves two current
-//! files, the higher generation counts. When the current slot rots, the other file says `superseded` and nothing
-//! is silently rolled back.
+//! files, the higher generation counts.
 
 use super::record::{u32_at, u64_at};
 
@@ -25,7 +27,7 @@ pub(super) const BODY: u64 = 8192;
 /// Bytes of a slot that mean something.
 pub(super) const SLOT_BYTES: usize = 64;
 const MAGIC: &[u8; 8] = b"PLJOURNL";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What the file is for at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// The same, to be written over the other slot.
+    pub(super) fn next(self) -> Self {
+        Self { sequence: self.sequence + 1, ..self }
+    }
+
     /// Where the slot of this sequence is written.
     pub(super) fn offset(self) -> u64 {
         (self.sequence % 2) * 4096

@@ -20,6 +20,9 @@ pub use file::{FileJournal, JournalSettings};
 #[cfg(any(test, feature = "memory-metadata"))]
 pub use memory::MemoryJournal;
 
+/// What is left to do without the votes and entries that the other controllers count on.
+const REMEDY: &str = "put it back, or return as a new controller under a new --id and in an empty --data-dir";
+
 /// Why the journal did not do it, by what the lane must do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
@@ -40,7 +43,7 @@ pub enum JournalError {
     Failed(DiskError),
     /// What stands on disk is not what was written there. Refuse to start: restore the file, or return as a new
     /// controller.
-    #[error("journal file {file} is damaged at byte {at}: {why}")]
+    #[error("journal file {file} is damaged at byte {at}: {why}; {REMEDY}")]
     Damaged {
         /// The file, as people find it.
         file: String,
@@ -50,7 +53,7 @@ pub enum JournalError {
         why: &'static str,
     },
     /// A file of the journal is not there. Refuse to start, as for `Damaged`.
-    #[error("journal file {file} is missing")]
+    #[error("journal file {file} is missing; {REMEDY}")]
     Missing {
         /// The file, as people find it.
         file: String,
@@ -101,7 +104,7 @@ impl Recovered {
     /// gap or replace what a snapshot covers.
     #[must_use]
     pub(super) fn put(&mut self, entry: Entry) -> bool {
-        if entry.index <= self.truncated.0 || entry.index > self.last_index() + 1 {
+        if entry.index <= self.truncated.0 || entry.index - 1 > self.last_index() {
             return false;
         }
         let keep = usize::try_from(entry.index - self.truncated.0 - 1).unwrap_or(usize::MAX);
@@ -131,8 +134,10 @@ impl Fill {
 ///
 /// Contract, checked by the conformance suite:
 /// - Nothing is durable before [`Journal::sync`] returns; after it everything written before is.
+/// - All entries of an [`Journal::append`] are there after a crash, or none.
 /// - A call that fails with a retryable error changed nothing that `load` would ever show, and the next call
 ///   continues from before it.
+/// - What `load` did not show never comes back.
 /// - After a failed sync, and after any failure of the volume, every call fails with `Failed`.
 /// - [`Journal::replace`] is atomic and durable when it returns: after a crash within it, `load` shows all of the
 ///   old contents or all of the new.

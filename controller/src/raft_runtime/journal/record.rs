@@ -10,12 +10,13 @@
 //! 32  CRC of the record before u32  0 for the first: a leftover behind a cut tail does not continue the chain
 //! 36  kind                    u32
 //! 40  payload length          u32
-//! 44  zero                    u32
-//! 48  payload, padded with zeros to a multiple of 8
+//! 44  more                    u32   records of the same call behind this one; all of a call count or none
+//! 48  run                     u64   of the process that wrote it; what an earlier one left never continues the chain
+//! 56  payload, padded with zeros to a multiple of 8
 //! ```
 
 /// Bytes before the payload.
-pub(super) const HEAD_BYTES: usize = 48;
+pub(super) const HEAD_BYTES: usize = 56;
 const MAGIC: u32 = u32::from_le_bytes(*b"PLJR");
 const ALIGN: usize = 8;
 
@@ -53,9 +54,22 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Chain {
     pub(super) generation: u64,
+    pub(super) run: u64,
     pub(super) sequence: u64,
     pub(super) synced_end: u64,
     pub(super) crc: u32,
+}
+
+impl Chain {
+    /// Before the first record.
+    pub(super) fn new(generation: u64) -> Self {
+        Self { generation, run: 0, sequence: 0, synced_end: 0, crc: 0 }
+    }
+
+    /// Behind this record.
+    pub(super) fn behind(self, record: &Record<'_>) -> Self {
+        Self { sequence: record.sequence, crc: record.crc, ..self }
+    }
 }
 
 /// A record whose checksum holds.
@@ -66,6 +80,7 @@ pub(super) struct Record<'a> {
     pub(super) synced_end: u64,
     pub(super) previous_crc: u32,
     pub(super) crc: u32,
+    pub(super) more: u32,
     pub(super) payload: &'a [u8],
     /// Bytes on disk, padding included.
     pub(super) bytes: usize,
@@ -76,8 +91,15 @@ pub(super) fn framed_bytes(payload: usize) -> usize {
     HEAD_BYTES.saturating_add(payload).next_multiple_of(ALIGN)
 }
 
-/// Appends a record to `buffer` and moves `chain` on. `None` for a payload beyond 4 GiB.
-pub(super) fn encode(buffer: &mut Vec<u8>, chain: &mut Chain, kind: Kind, payload: &[u8]) -> Option<()> {
+/// Appends a record to `buffer`, behind which `more` of the same call follow, and moves `chain` on. `None` for a payload
+/// beyond 4 GiB.
+pub(super) fn encode(
+    buffer: &mut Vec<u8>,
+    chain: &mut Chain,
+    kind: Kind,
+    payload: &[u8],
+    more: u32,
+) -> Option<()> {
     let len = u32::try_from(payload.len()).ok()?;
     let start = buffer.len();
     let sequence = chain.sequence + 1;
@@ -89,7 +111,8 @@ pub(super) fn encode(buffer: &mut Vec<u8>, chain: &mut Chain, kind: Kind, payloa
     buffer.extend_from_slice(&chain.crc.to_le_bytes());
     buffer.extend_from_slice(&kind.number().to_le_bytes());
     buffer.extend_from_slice(&len.to_le_bytes());
-    buffer.extend_from_slice(&[0; 4]);
+    buffer.extend_from_slice(&more.to_le_bytes());
+    buffer.extend_from_slice(&chain.run.to_le_bytes());
     buffer.extend_from_slice(payload);
     buffer.resize(start + framed_bytes(payload.len()), 0);
     let crc = crc32c::crc32c(&buffer[start + 8..]);
@@ -118,6 +141,7 @@ pub(super) fn decode(bytes: &[u8], at: usize, generation: u64) -> Option<Record<
         synced_end: u64_at(whole, 24)?,
         previous_crc: u32_at(whole, 32)?,
         crc,
+        more: u32_at(whole, 44)?,
         payload: whole.get(HEAD_BYTES..HEAD_BYTES + len)?,
         bytes: framed,
     })
@@ -146,13 +170,13 @@ mod tests {
     use super::*;
 
     fn chain() -> Chain {
-        Chain { generation: 7, sequence: 0, synced_end: 0, crc: 0 }
+        Chain::new(7)
     }
 
     #[test]
     fn a_record_is_read_back_and_no_flipped_bit_is_accepted() {
         let mut buffer = Vec::new();
-        encode(&mut buffer, &mut chain(), Kind::Entry, b"hello").expect("small");
+        encode(&mut buffer, &mut chain(), Kind::Entry, b"hello", 0).expect("small");
         assert_eq!(buffer.len() % 8, 0);
         let record = decode(&buffer, 0, 7).expect("whole");
         assert_eq!((record.payload, record.sequence, record.kind), (&b"hello"[..], 1, Kind::Entry));
@@ -170,15 +194,15 @@ mod tests {
     #[test]
     fn rot_is_told_from_a_torn_tail_by_a_later_record_written_after_a_sync() {
         let (mut torn, mut chained) = (Vec::new(), chain());
-        encode(&mut torn, &mut chained, Kind::Entry, b"one").expect("small");
+        encode(&mut torn, &mut chained, Kind::Entry, b"one", 0).expect("small");
         let second = torn.len();
-        encode(&mut torn, &mut chained, Kind::Entry, b"two").expect("small");
+        encode(&mut torn, &mut chained, Kind::Entry, b"two", 0).expect("small");
         torn[10] ^= 1;
         assert_eq!(find_rot_witness(&torn, 0, 7), None, "same unsynced batch");
         let mut rotten = torn;
         rotten.truncate(second);
         chained.synced_end = second as u64;
-        encode(&mut rotten, &mut chained, Kind::Entry, b"two").expect("small");
+        encode(&mut rotten, &mut chained, Kind::Entry, b"two", 0).expect("small");
         assert_eq!(find_rot_witness(&rotten, 0, 7), Some(second));
     }
 }

@@ -23,43 +23,27 @@ pub(super) struct Damage {
     pub(super) why: &'static str,
 }
 
-/// Reads all records of `generation`. A torn tail, which nothing can depend on, is left out; damage before data that
-/// was synced is an error.
+/// Reads all records of `generation`. A torn tail, which nothing can depend on, is left out together with what the same
+/// call wrote before it; damage before data that was synced is an error.
 pub(super) fn replay(bytes: &[u8], generation: u64) -> Result<Replayed, Damage> {
     let mut at = usize::try_from(BODY).unwrap_or(usize::MAX);
-    let mut chain = Chain { generation, sequence: 0, synced_end: 0, crc: 0 };
+    let mut chain = Chain::new(generation);
     let mut contents = None;
-    while let Some(found) = next(bytes, at, chain) {
-        let here = offset(at);
-        let damage = |why| Damage { at: here, why };
-        match (&mut contents, found.kind) {
-            (None, Kind::Base) => {
-                contents =
-                    Some(decode_base(found.payload).ok_or(damage("the snapshot record does not parse"))?)
-            }
-            (None, _) => return Err(damage("the file does not begin with a snapshot record")),
-            (Some(_), Kind::Base) => return Err(damage("a second snapshot record")),
-            (Some(contents), Kind::HardState) => {
-                contents.hard_state =
-                    HardState::decode(found.payload).map_err(|_| damage("a vote record does not parse"))?;
-            }
-            (Some(contents), Kind::Entry) => {
-                let entry =
-                    Entry::decode(found.payload).map_err(|_| damage("an entry record does not parse"))?;
-                if !contents.put(entry) {
-                    return Err(damage("an entry leaves a gap"));
-                }
-            }
+    while let Some(call) = next_call(bytes, at, chain) {
+        let first = contents.is_none();
+        for found in call {
+            apply(&mut contents, &found).map_err(|why| Damage { at: offset(at), why })?;
+            at += found.bytes;
+            chain = Chain { synced_end: found.synced_end, ..chain.behind(&found) };
         }
-        at += found.bytes;
-        chain.sequence = found.sequence;
-        chain.crc = found.crc;
-        chain.synced_end = found.synced_end;
+        // A generation becomes current only after its first call was synced.
+        if first {
+            chain.synced_end = offset(at);
+        }
     }
     if record::find_rot_witness(bytes, at, generation).is_some() {
         return Err(Damage { at: offset(at), why: "a record that had been synced is unreadable" });
     }
-    // A generation becomes current only after its first records were synced.
     let contents = contents.ok_or(Damage { at: BODY, why: "the snapshot record is unreadable" })?;
     if contents.hard_state.commit > contents.last_index() {
         return Err(Damage { at: offset(at), why: "entries that had been committed are unreadable" });
@@ -67,9 +51,45 @@ pub(super) fn replay(bytes: &[u8], generation: u64) -> Result<Replayed, Damage> 
     Ok(Replayed { contents, chain, end: offset(at) })
 }
 
-fn next(bytes: &[u8], at: usize, chain: Chain) -> Option<Record<'_>> {
-    record::decode(bytes, at, chain.generation)
-        .filter(|found| found.sequence == chain.sequence + 1 && found.previous_crc == chain.crc)
+/// Takes one record. The error says what it must not be.
+fn apply(contents: &mut Option<Recovered>, found: &Record<'_>) -> Result<(), &'static str> {
+    match (contents, found.kind) {
+        (empty @ None, Kind::Base) => {
+            *empty = Some(decode_base(found.payload).ok_or("the snapshot record does not parse")?);
+        }
+        (None, _) => return Err("the file does not begin with a snapshot record"),
+        (Some(_), Kind::Base) => return Err("a second snapshot record"),
+        (Some(contents), Kind::HardState) => {
+            contents.hard_state =
+                HardState::decode(found.payload).map_err(|_| "a vote record does not parse")?;
+        }
+        (Some(contents), Kind::Entry) => {
+            let entry = Entry::decode(found.payload).map_err(|_| "an entry record does not parse")?;
+            if !contents.put(entry) {
+                return Err("an entry leaves a gap");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The records of the next call. `None` when not all of them are there.
+fn next_call(bytes: &[u8], mut at: usize, mut chain: Chain) -> Option<Vec<Record<'_>>> {
+    let mut call: Vec<Record<'_>> = Vec::new();
+    loop {
+        let found = record::decode(bytes, at, chain.generation)?;
+        let follows = found.sequence == chain.sequence + 1 && found.previous_crc == chain.crc;
+        let counted_down = call.last().is_none_or(|before| before.more == found.more.saturating_add(1));
+        if !follows || !counted_down {
+            return None;
+        }
+        at += found.bytes;
+        chain = chain.behind(&found);
+        call.push(found);
+        if found.more == 0 {
+            return Some(call);
+        }
+    }
 }
 
 fn offset(at: usize) -> u64 {
@@ -88,5 +108,9 @@ pub(super) fn encode_base(contents: &Recovered) -> Vec<u8> {
 fn decode_base(payload: &[u8]) -> Option<Recovered> {
     let truncated = (record::u64_at(payload, 0)?, record::u64_at(payload, 8)?);
     let snapshot = Snapshot::decode(payload.get(16..)?).ok()?;
+    let index = snapshot.get_metadata().index;
+    if truncated.0 > index || index == u64::MAX {
+        return None;
+    }
     Some(Recovered { snapshot, truncated, ..Recovered::default() })
 }

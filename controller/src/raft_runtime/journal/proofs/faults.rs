@@ -56,11 +56,11 @@ fn fits(kind: FaultKind, error: &JournalError) -> bool {
         FaultKind::NoSpace | FaultKind::Quota | FaultKind::FileTooBig => {
             matches!(error, Refused(DiskError::OutOfSpace { written: 0, .. }))
         }
-        // Half a head can't be taken back.
+        // Half a head can't be taken back, nor half a record where the next write is cut short, too.
         FaultKind::ShortWrite => matches!(
             error,
             Refused(DiskError::OutOfSpace { .. })
-                | Failed(DiskError::VolumeFailed { operation: "journal head", .. })
+                | Failed(DiskError::VolumeFailed { operation: "journal head" | "journal", .. })
         ),
         FaultKind::OutOfHandles => matches!(error, Refused(DiskError::Exhausted { .. })),
         FaultKind::Unclassified => matches!(

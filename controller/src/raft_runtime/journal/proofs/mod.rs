@@ -2,6 +2,7 @@
 //! up what they print.
 
 mod damage;
+mod defects;
 mod faults;
 mod model;
 mod real_disk;

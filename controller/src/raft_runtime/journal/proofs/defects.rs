@@ -1,0 +1,169 @@
+//! What was once lost, invented or refused: short histories, each of which failed before its cure.
+
+use std::sync::Arc;
+
+use plimsoll_proto::ids::ControllerId;
+use plimsoll_storage::fs::faulty::{Fault, FaultKind, FaultyDisk, Then};
+use plimsoll_storage::fs::memory::{MemoryDisk, MemoryDiskSettings, PowerLoss};
+use plimsoll_storage::fs::{OpenMode, SharedDisk};
+
+use super::{CONTROLLER, Recovered, entry, new_disk, settings, snapshot, start, vote};
+use crate::raft_runtime::DataDir;
+use crate::raft_runtime::journal::{Journal as _, JournalError, header};
+
+/// One slot of the identity rots between the bootstrap and the first agreed cluster id.
+#[test]
+fn a_vote_outlives_rot_in_one_slot_of_the_identity() {
+    let disk: SharedDisk = Arc::new(MemoryDisk::new(MemoryDiskSettings::plain(4 << 20)));
+    let open =
+        || DataDir::open(&disk, ControllerId(CONTROLLER), true, [1, 2, 3].map(ControllerId), &settings());
+    let (dir, mut journal) = open().expect("empty");
+    journal.load().expect("new");
+    journal.set_hard_state(&vote(5, 0)).expect("room");
+    journal.sync().expect("works");
+    drop((dir, journal));
+    let file = disk.open("controller.id", OpenMode::Write).expect("there");
+    file.write_at(&[0xff; 8], 4096 + 20).expect("rots");
+    if let Ok((_dir, mut journal)) = open() {
+        assert_eq!(journal.load().map(|found| found.hard_state), Ok(vote(5, 0)));
+    }
+}
+
+/// A compaction is cut short, then a slot that claimed its generation rots: the next one takes another generation.
+#[test]
+fn a_compaction_behind_one_that_was_cut_short_and_a_rotten_slot_is_read() {
+    let (_, disk) = new_disk();
+    let (faulty, faults) = FaultyDisk::new(disk.clone());
+    let (mut journal, mut contents) = start(&(Arc::new(faulty) as SharedDisk)).expect("made");
+    let entries: Vec<_> = (1..=9).map(|index| entry(index, 1, vec![7; 200])).collect();
+    journal.append(&entries).expect("room");
+    journal.set_hard_state(&vote(1, 4)).expect("room");
+    journal.sync().expect("works");
+    (contents.entries, contents.hard_state) = (entries, vote(1, 4));
+    // Claim, sync, body; then the process dies.
+    faults.arm(Fault { kind: FaultKind::Dead, call: 4, then: Then::StaysSo });
+    let cut_short = journal.replace(&contents);
+    assert!(cut_short.is_err());
+    drop(journal);
+    let file = disk.open("journal/b.log", OpenMode::Write).expect("there");
+    file.write_at(&[0xff; 8], 20).expect("the slot of the claim rots");
+    let (mut journal, found) = start(&disk).expect("the other slot is good");
+    assert_eq!(found, contents);
+    let smaller = Recovered {
+        snapshot: snapshot(4, 1, vec![9; 50]),
+        truncated: (4, 1),
+        entries: contents.entries[4..6].to_vec(),
+        hard_state: vote(2, 4),
+    };
+    assert_eq!(journal.replace(&smaller), Ok(()), "acknowledged");
+    drop(journal);
+    assert_eq!(start(&disk).map(|(_, found)| found), Ok(smaller));
+}
+
+/// Half of it is written. What is missing is there already: several entries of which the first are whole, or one that ends
+/// in zeros, as the file does.
+#[test]
+fn an_append_that_was_refused_is_not_shown() {
+    for entries in
+        [vec![entry(1, 1, vec![7; 8]), entry(2, 1, vec![7; 300])], vec![entry(1, 1, vec![0; 4000])]]
+    {
+        let (_, disk) = new_disk();
+        let (faulty, faults) = FaultyDisk::new(disk.clone());
+        let (mut journal, before) = start(&(Arc::new(faulty) as SharedDisk)).expect("made");
+        faults.arm(Fault { kind: FaultKind::ShortWrite, call: 1, then: Then::Works });
+        assert!(journal.append(&entries).is_err_and(|error| error.is_retryable()));
+        drop(journal);
+        assert_eq!(start(&disk).map(|(_, found)| found), Ok(before));
+    }
+}
+
+/// The same, where what was written can't be taken back: then nobody is told that nothing was.
+#[test]
+fn an_append_that_can_not_be_taken_back_is_not_called_refused() {
+    let (_, disk) = new_disk();
+    let (faulty, faults) = FaultyDisk::new(disk.clone());
+    let (mut journal, _) = start(&(Arc::new(faulty) as SharedDisk)).expect("made");
+    faults.arm(Fault { kind: FaultKind::ShortWrite, call: 1, then: Then::StaysSo });
+    let failed = journal.append(&[entry(1, 1, vec![0; 4000])]);
+    assert!(matches!(failed, Err(JournalError::Failed(_))), "{failed:?}");
+    faults.reset();
+    assert_eq!(journal.append(&[entry(1, 1, vec![7; 8])]), failed, "and it stays so");
+}
+
+/// The power goes when the second of two entries is on the disk and the first is not. The next run writes the first
+/// one again, alone.
+#[test]
+fn what_an_earlier_run_left_does_not_continue_the_chain() {
+    let (_, disk) = new_disk();
+    let (mut journal, before) = start(&disk).expect("made");
+    let at = header::BODY + journal.fill().used;
+    let first = entry(1, 1, vec![7; 2000]);
+    journal.append(std::slice::from_ref(&first)).expect("room");
+    journal.append(&[entry(2, 1, vec![7; 2000])]).expect("room");
+    drop(journal);
+    let file = disk.open("journal/a.log", OpenMode::Write).expect("there");
+    file.write_at(&[0; 512], at).expect("the sector is lost");
+    let (mut journal, found) = start(&disk).expect("a torn tail");
+    assert_eq!(found, before);
+    journal.append(std::slice::from_ref(&first)).expect("room");
+    journal.sync().expect("works");
+    drop(journal);
+    assert_eq!(start(&disk).map(|(_, found)| found.entries), Ok(vec![first]));
+}
+
+/// Rot from anywhere in a new compaction to the end of it is not a torn tail: it was synced before it counted.
+#[test]
+fn damage_from_anywhere_in_a_compaction_to_its_end_is_damage() {
+    let (_, disk) = new_disk();
+    let (mut journal, _) = start(&disk).expect("made");
+    let rest = (5..=6).map(|index| entry(index, 2, vec![7; 700])).collect();
+    let (hard_state, snapshot) = (vote(2, 4), snapshot(4, 2, vec![9; 700]));
+    let contents = Recovered { hard_state, snapshot, truncated: (4, 2), entries: rest };
+    journal.replace(&contents).expect("room");
+    let end = header::BODY + journal.fill().used;
+    drop(journal);
+    let file = disk.open("journal/b.log", OpenMode::Write).expect("there");
+    for from in (1..=(end - header::BODY) / 8).map(|back| end - 8 * back) {
+        file.write_at(&vec![0xff; usize::try_from(end - from).expect("small")], from).expect("rots");
+        let refused = start(&disk).err();
+        assert!(matches!(refused, Some(JournalError::Damaged { .. })), "from {from}: {refused:?}");
+    }
+}
+
+/// A sync in the midst of a compaction fails, the process starts again on what the page cache shows, the next head is
+/// written in part, and then the power goes: of each file one slot is still readable.
+#[test]
+fn a_failed_sync_half_a_head_and_a_power_loss_leave_a_readable_slot() {
+    for failing in 1..=14 {
+        for half in 1..=20 {
+            let (memory, disk) = new_disk();
+            let (faulty, faults) = FaultyDisk::new(disk.clone());
+            let faulty: SharedDisk = Arc::new(faulty);
+            let (mut journal, contents) = start(&faulty).expect("made");
+            faults.arm(Fault { kind: FaultKind::SyncIo, call: failing, then: Then::Works });
+            drop(journal.replace(&contents));
+            faults.arm(Fault { kind: FaultKind::ShortWrite, call: half, then: Then::StaysSo });
+            drop(start(&faulty));
+            faults.reset();
+            memory.power_loss(PowerLoss::LosesAllUnsynced);
+            let found = start(&disk).map(|(_, found)| found);
+            assert_eq!(found, Ok(contents), "sync {failing}, write {half}");
+        }
+    }
+}
+
+/// A snapshot record with a good checksum whose index is the last one there is.
+#[test]
+fn an_entry_behind_the_greatest_index_is_damage() {
+    use prost_raft::Message as _;
+
+    use crate::raft_runtime::journal::record::{self, Chain, Kind};
+    use crate::raft_runtime::journal::replay;
+    let contents = Recovered { truncated: (u64::MAX, 1), ..Recovered::fresh([1]) };
+    let mut bytes = vec![0; usize::try_from(header::BODY).expect("small")];
+    let mut chain = Chain::new(1);
+    record::encode(&mut bytes, &mut chain, Kind::Base, &replay::encode_base(&contents), 1).expect("small");
+    let payload = entry(1, 1, Vec::new()).encode_to_vec();
+    record::encode(&mut bytes, &mut chain, Kind::Entry, &payload, 0).expect("small");
+    assert!(replay::replay(&bytes, 1).is_err());
+}
