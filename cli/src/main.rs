@@ -121,14 +121,7 @@ enum Command {
 const LOG_FLUSH_MAX: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
-    let matches = Arguments::command().get_matches();
-    let done = parse(&matches).and_then(|Arguments { command }| {
-        let runtime = runtime(&command)?;
-        let done = runtime.block_on(run(command, &matches));
-        // A read of standard input that never returns must not hold the end up.
-        runtime.shutdown_background();
-        done
-    });
+    let done = server::serve_store_if_asked(std::env::args_os()).unwrap_or_else(command);
     plimsoll_host::logging::flush(LOG_FLUSH_MAX);
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -137,6 +130,16 @@ fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+fn command() -> Outcome {
+    let matches = Arguments::command().get_matches();
+    let Arguments { command } = parse(&matches)?;
+    let runtime = runtime(&command)?;
+    let done = runtime.block_on(run(command, &matches));
+    // A read of standard input that never returns must not hold the end up.
+    runtime.shutdown_background();
+    done
 }
 
 /// What was typed; the matches are kept so that `--watch` can run it again.

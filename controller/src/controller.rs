@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use plimsoll_host::{Host, Listener, ServerOptions, Task, server};
 use plimsoll_proto::ids::{ClusterId, ControllerId};
-use plimsoll_proto::v1;
+use plimsoll_proto::v1::{
+    self,
+    raft_peer_server::{RaftPeer, RaftPeerServer},
+};
 use plimsoll_storage::fs::SharedDisk;
 use plimsoll_storage::fs::real::RealDisk;
 use tokio::sync::watch;
 
 use crate::health;
 use crate::raft_runtime::journal::{Journal, JournalSettings};
-use crate::raft_runtime::metadata::{MetadataStore, RocksSettings, RocksStore};
-use crate::raft_runtime::{
-    DataDir, DataDirError, Identity, PeerService, RaftHandle, RaftSettings, StartError, start,
-};
+use crate::raft_runtime::metadata::{ChildStore, MetadataStore, RocksSettings, RocksStore, StoreProgram};
+use crate::raft_runtime::{DataDir, DataDirError, Identity, RaftHandle, RaftSettings, StartError, start};
 use crate::session::{AdminService, ControlService, MetadataService, SessionSettings, Shared, decide};
 
 /// How long streams may take to end when the controller stops.
@@ -37,6 +38,8 @@ pub struct ControllerSettings {
     pub journal: JournalSettings,
     /// The metadata store.
     pub metadata: RocksSettings,
+    /// Keeps the metadata store in a process of this program, which RocksDB may abort. Default none: in this process.
+    pub store_program: Option<StoreProgram>,
     /// Sessions and decisions.
     pub session: SessionSettings,
 }
@@ -50,6 +53,7 @@ impl ControllerSettings {
             raft: RaftSettings::new(id, peers),
             journal: JournalSettings::default(),
             metadata: RocksSettings::default(),
+            store_program: None,
             session: SessionSettings::default(),
         }
     }
@@ -147,13 +151,12 @@ impl Controller {
             if settings.join { Vec::new() } else { settings.raft.peers.keys().copied().collect() };
         let fresh = settings.bootstrap || settings.join;
         let (identity, journal) = DataDir::open(&disk, settings.raft.id, fresh, voters, &settings.journal)?;
-        let store = RocksStore::new(disk.clone(), root, settings.metadata);
-        let parts = Parts {
-            identity: Box::new(identity),
-            journal: Box::new(journal),
-            store: Box::new(store),
-            disk: Some(disk),
+        let store: Box<dyn MetadataStore> = match settings.store_program {
+            Some(program) => Box::new(ChildStore::new(&host, program, root, &settings.metadata)),
+            None => Box::new(RocksStore::new(disk.clone(), root, settings.metadata)),
         };
+        let parts =
+            Parts { identity: Box::new(identity), journal: Box::new(journal), store, disk: Some(disk) };
         Self::start_with(host, settings.raft, settings.session, parts, listener).await
     }
 
@@ -174,9 +177,11 @@ impl Controller {
         let (raft, peer_service) =
             start(&host, raft_settings, parts.identity, parts.journal, parts.store, parts.disk).await?;
         let (stopping, stopped) = watch::channel(false);
-        let (shared, queue) = Shared::new(host.clone(), id, session_settings, raft.clone(), stopped.clone());
+        let vantage = peer_service.vantage(&host);
+        let (shared, queue) =
+            Shared::new(host.clone(), id, session_settings, raft.clone(), vantage.clone(), stopped.clone());
         let (health, health_task) = health::service(&host, id, raft.watch());
-        let serve = serve(shared.clone(), peer_service, health, listener, stopped);
+        let serve = serve(shared.clone(), peer_service.into_server(vantage), health, listener, stopped);
         let tasks = vec![
             health_task,
             host.tasks.spawn("decide", decide(shared, queue)),
@@ -216,7 +221,7 @@ impl Controller {
 
 async fn serve(
     shared: Shared,
-    peers: PeerService,
+    peers: RaftPeerServer<impl RaftPeer>,
     health: health::HealthService,
     listener: Listener,
     mut stopped: watch::Receiver<bool>,
@@ -225,7 +230,7 @@ async fn serve(
         .add_service(v1::control_server::ControlServer::new(ControlService::new(shared.clone())))
         .add_service(v1::metadata_server::MetadataServer::new(MetadataService::new(shared.clone())))
         .add_service(v1::admin_server::AdminServer::new(AdminService::new(shared)))
-        .add_service(peers.into_server())
+        .add_service(peers)
         .add_service(health);
     match health::reflection() {
         Ok(reflection) => router = router.add_service(reflection),

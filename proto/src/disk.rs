@@ -2,6 +2,13 @@
 
 use std::fmt;
 
+use crate::v1;
+
+impl v1::VolumeFacts {
+    /// Replicas that are stopped and named in the facts of one volume at most.
+    pub const STOPPED_REPLICAS_MAX: usize = 64;
+}
+
 /// How close a volume is to being full, from best to worst.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum DiskLevel {

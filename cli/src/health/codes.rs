@@ -171,6 +171,11 @@ codes! {
         effect "Served as always, with fewer copies than configured."
         remedy "Bring back the nodes and disks that its replicas are on; they catch up by themselves."
         next "plimsoll topic describe TOPIC";
+    ReplicaStopped "REPLICA_STOPPED" Critical
+        cause "A replica takes nothing more from its leader: the leader's log lacks records that are committed here."
+        effect "The partition has one copy less, and nobody reads what the leader lacks; the stopped replica keeps it."
+        remedy "Look which replica has what. To keep the records of the stopped one elect its node with --unclean; to give them up move the replica elsewhere with `plimsoll partition reassign`."
+        next "plimsoll partition elect PARTITION --to SPU --dry-run";
     ClusterHeadroom "CLUSTER_HEADROOM" Degraded
         cause "If the fullest storage node were lost, the others could not take its records and stay above their throttle marks."
         effect "None now; after the loss of a node there is no room to copy."

@@ -94,6 +94,9 @@ pub(crate) fn evaluate(picture: &Picture<'_>) -> Vec<Finding> {
         for known in &info.volumes {
             let facts = spu.volumes.iter().find(|facts| facts.volume_id == known.volume_id);
             volume(picture, spu, known, facts, &mut found);
+            if let Some(facts) = facts {
+                stopped_replicas(picture, spu, facts, &mut found);
+            }
         }
     }
     partitions(picture, &mut found);
@@ -258,6 +261,37 @@ fn volume(
     } else if pressed && facts.level() != DiskLevel::ReadOnly && (1..SOON_MS).contains(&facts.time_to_full_ms)
     {
         add(Code::ReclaimCannotKeepUp, format!("{room}{rate}"));
+    }
+}
+
+/// They stay stopped until somebody else leads, or they are moved or deleted.
+fn stopped_replicas(picture: &Picture<'_>, spu: &SpuStatus, facts: &VolumeFacts, found: &mut Found) {
+    let info = spu.info.clone().unwrap_or_default();
+    if info.state() == SpuState::Offline {
+        // What a dead node said last says nothing about now.
+        return;
+    }
+    let id = info.spu_id;
+    for stopped in &facts.stopped_replicas {
+        // Its node has not heard yet that the topic is gone.
+        let Some(topic) = picture.topics.iter().find(|topic| topic.topic_id == stopped.topic_id) else {
+            continue;
+        };
+        let partition = format!("{}/{}", topic.name, stopped.partition);
+        let detail = format!(
+            "stopped in epoch {}: leader spu {} would cut it to {}, committed is all below {}",
+            stopped.leader_epoch, stopped.leader, stopped.cut_to, stopped.high_watermark
+        );
+        let since_ms = Some(picture.now_ms.saturating_sub(stopped.stopped_ms));
+        let member = Member { name: format!("{partition} on spu {id}"), detail, since_ms };
+        found.add(Code::ReplicaStopped, member, vec![("SPU", id.to_string()), ("PARTITION", partition)]);
+    }
+    let named = u32::try_from(facts.stopped_replicas.len()).unwrap_or(u32::MAX);
+    if facts.replicas_stopped > named {
+        let name = format!("spu {id} {}", facts.path);
+        let detail = format!("{} more are stopped", facts.replicas_stopped - named);
+        let names = vec![("SPU", id.to_string())];
+        found.add(Code::ReplicaStopped, Member { name, detail, since_ms: None }, names);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use plimsoll_client::TopicConfig;
-use plimsoll_proto::v1::{ControllerStatus, ReplicaAssignment, SpuInfo};
+use plimsoll_proto::v1::{ControllerStatus, ReplicaAssignment, SpuInfo, StoppedReplica};
 
 use super::*;
 
@@ -100,9 +100,26 @@ fn level(world: &mut World, level: DiskLevel, cause: DiskCause, free_bytes: u64)
     facts.free_bytes = free_bytes;
 }
 
+/// Of partition 0 on the first node: `named` are named, `all` are stopped.
+fn stop_replicas(world: &mut World, named: u32, all: u32) {
+    let topic_id = world.topics[0].topic_id.clone();
+    let stopped = |partition| StoppedReplica {
+        topic_id: topic_id.clone(),
+        partition,
+        stopped_ms: 60_000 - u64::from(partition),
+        leader: 2,
+        leader_epoch: 7,
+        cut_to: 40,
+        high_watermark: 42,
+    };
+    let facts = world.facts();
+    facts.stopped_replicas = (0..named).map(stopped).collect();
+    facts.replicas_stopped = all;
+}
+
 #[test]
 fn every_code_comes_from_the_least_that_makes_it_and_alone() {
-    let cases: [(Code, Change); 22] = [
+    let cases: [(Code, Change); 23] = [
         (Code::ControllerNoQuorum, |w| {
             w.status.leader = 0;
             w.status.no_quorum = true;
@@ -144,6 +161,7 @@ fn every_code_comes_from_the_least_that_makes_it_and_alone() {
             w.topics[0].config.as_mut().expect("made with one").min_in_sync = 2;
         }),
         (Code::PartitionUnderReplicated, |w| w.partition().in_sync = vec![1]),
+        (Code::ReplicaStopped, |w| stop_replicas(w, 1, 1)),
         (Code::ClusterHeadroom, |w| w.facts().used_bytes = 51 * GIB),
     ];
     let mut seen = BTreeSet::new();
@@ -171,7 +189,9 @@ fn every_code_comes_from_the_least_that_makes_it_and_alone() {
         assert_eq!(verdict(&findings), expected, "{code:?}");
         for finding in findings {
             assert!(!finding.members.is_empty() && !finding.summary.is_empty(), "{finding:?}");
-            assert!(!finding.next.contains("SPU") && !finding.next.contains("TOPIC"), "{finding:?}");
+            for word in ["SPU", "TOPIC", "PARTITION"] {
+                assert!(!finding.next.contains(word), "{finding:?}");
+            }
         }
     }
     assert_eq!(seen.len(), CODES.len(), "a code has no case");
@@ -199,6 +219,31 @@ fn many_members_are_one_finding_since_the_first_of_them() {
     assert_eq!(findings[0].since_ms, Some(NOW - 5000));
     assert_eq!(findings[0].summary, "orders/0 and 1 more: 1 of 2 replicas in sync (spu 2)");
     assert_eq!(findings[0].next, "plimsoll topic describe orders");
+}
+
+#[test]
+fn stopped_replicas_are_named_and_those_without_a_name_are_counted() {
+    let mut world = well();
+    stop_replicas(&mut world, 2, 5);
+    // Deleted, which its node has not heard of yet.
+    world.facts().stopped_replicas[1].topic_id = vec![8; 16].into();
+    let findings = world.findings();
+    assert_eq!(findings.len(), 1);
+    let finding = &findings[0];
+    assert_eq!((finding.code, finding.since_ms), ("REPLICA_STOPPED", Some(NOW - 60_000)));
+    assert_eq!(finding.next, "plimsoll partition elect orders/0 --to 1 --dry-run");
+    let members: Vec<_> = finding.members.iter().map(|m| (m.name.as_str(), m.detail.as_str())).collect();
+    let why = "stopped in epoch 7: leader spu 2 would cut it to 40, committed is all below 42";
+    assert_eq!(members, [("orders/0 on spu 1", why), ("spu 1 /data", "3 more are stopped")]);
+    // A drill says nothing about them, and a dead node no longer speaks.
+    world.facts().drill_ms = 1;
+    let told = |world: &World| world.findings().iter().any(|finding| finding.code == "REPLICA_STOPPED");
+    assert!(told(&world));
+    world.info().state = SpuState::Offline.into();
+    assert!(!told(&world));
+    world.info().state = SpuState::Online.into();
+    stop_replicas(&mut world, 0, 0);
+    assert!(!told(&world));
 }
 
 #[test]

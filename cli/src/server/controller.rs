@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::LogArgs;
 use super::keys::{Key, KeyArgs, Keys, Kind, key};
 use super::signals::Signals;
+use super::store_process::store_program;
 use crate::exit::{Code, Failure, Outcome};
 
 /// How long a stopping controller may take to hand leadership over.
@@ -272,6 +273,7 @@ impl ControllerFile {
         let mut settings = ControllerSettings::new(id, peers);
         settings.bootstrap = self.bootstrap;
         settings.join = self.join;
+        settings.store_program = Some(store_program());
         let journal = JournalSettings::FILE_BYTES_MIN..=JournalSettings::FILE_BYTES_MAX;
         if !journal.contains(&self.journal_bytes.0) || self.disk_full_bytes.0 < 1 << 20 {
             let why = "journal_bytes must be from 1MiB to 1GiB, and disk_full_bytes at least 1MiB";

@@ -7,10 +7,12 @@ mod show;
 mod signals;
 mod spu;
 mod standalone;
+mod store_process;
 
 pub(crate) use controller::ControllerRunArgs;
 pub(crate) use spu::SpuRunArgs;
 pub(crate) use standalone::StandaloneArgs;
+pub(crate) use store_process::serve_store_if_asked;
 
 pub(crate) use show::{ConfigCommand, run as run_config};
 

@@ -28,6 +28,8 @@ mod failover;
 mod full_disks;
 mod named_nodes;
 mod relief;
+mod stopped_replicas;
+mod vantage;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! heartbeat ............ silence 6 s: suspect, probed directly and through two others every 500 ms
+//!                        (other nodes; controllers where there are not two)
 //!                        silence 9 s: offline   (39 s while many are silent, or while a probe is answered)
 //! stream closed ........ probed at once; refused from two vantage points: offline
 //! a run after one that died  online after 3 s of heartbeats; the third within 10 min after 10 s, then 20 s, ... 300 s
@@ -57,7 +58,7 @@ pub enum Event {
         started: Duration,
         /// What this controller saw.
         direct: Sight,
-        /// What other nodes saw that could be asked.
+        /// What others saw that could be asked: nodes, or controllers.
         through: Vec<Sight>,
     },
     /// Time passed.

@@ -98,8 +98,9 @@ impl Site {
             None => self.host.network.bind(&self.peers[&self.id]).await.expect("its port is free"),
         };
         let (shutdown, ending) = oneshot::channel::<()>();
+        let vantage = service.vantage(&self.host);
         let server = plimsoll_host::server(&ServerOptions::default())
-            .add_service(service.into_server())
+            .add_service(service.into_server(vantage))
             .serve_with_incoming_shutdown(listener.into_incoming(), async move { drop(ending.await) });
         let task = self.host.tasks.spawn("server", async move { drop(server.await) });
         self.running = Some((handle, Server { task, shutdown }));

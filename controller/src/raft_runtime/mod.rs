@@ -5,7 +5,7 @@
 //!      ▲                        │   ▲                             (votes, entries, snapshots)
 //!      └──── watch(View) ◀──────┤   └── PeerService ◀── peers
 //!                               ├── one sender task per peer
-//!                               └── metadata lane ── MetadataStore (RocksDB; only when there is room)
+//!                               └── metadata lane ── MetadataStore (RocksDB in a child process; only when there is room)
 //! ```
 //!
 //! What it does not do: it decides nothing about the cluster. Entries are applied by
@@ -14,7 +14,7 @@
 //! A full disk: opening, votes and appends write only into bytes that were allocated and written when the data
 //! directory was made. When those are used up the journal compacts by snapshot; when even that does not help,
 //! this controller freezes (it neither votes nor leads), serves reads of what it has applied and tries again by
-//! itself. RocksDB is never on a path that must work (it aborts the process on a full disk).
+//! itself. RocksDB is never on a path that must work, and in a process of its own (it aborts the process on a full disk).
 
 #[cfg(test)]
 mod cluster_test;
@@ -42,6 +42,7 @@ mod start;
 mod start_test;
 #[cfg(test)]
 pub(crate) mod testing;
+mod vantage;
 mod wire;
 
 pub use disk_room::DiskRoom;
@@ -52,3 +53,5 @@ pub use identity::{DataDir, DataDirError, Identity};
 pub use service::PeerService;
 pub use settings::RaftSettings;
 pub use start::{StartError, start};
+pub(crate) use vantage::Run;
+pub use vantage::Vantage;

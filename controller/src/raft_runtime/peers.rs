@@ -162,9 +162,9 @@ impl PeerSender {
     }
 }
 
-/// A stream with the token that controllers share.
-fn with_token<S>(stream: S, token: Option<&Secret>) -> tonic::Request<S> {
-    let mut request = tonic::Request::new(stream);
+/// A request, or a stream of them, with the token that controllers share.
+pub(super) fn with_token<S>(asked: S, token: Option<&Secret>) -> tonic::Request<S> {
+    let mut request = tonic::Request::new(asked);
     if let Some(token) = token {
         request.metadata_mut().insert_bin(TOKEN_KEY, MetadataValue::from_bytes(token.0.as_bytes()));
     }

@@ -1,8 +1,9 @@
-//! The receiving end of the controllers' messages.
+//! The receiving end of what controllers say to and ask of each other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use plimsoll_host::Host;
 use plimsoll_host::config::Secret;
 use plimsoll_proto::ids::{ClusterId, ControllerId};
 use plimsoll_proto::v1::raft_peer_server::{RaftPeer, RaftPeerServer};
@@ -15,6 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::handle::View;
 use super::parts::{Bench, NotWhole};
 use super::peers::TOKEN_KEY;
+use super::vantage::Vantage;
 use super::wire::{self, MESSAGE_BYTES_MAX};
 
 /// Messages of all peers that wait for the lane at most; beyond it they are lost, which Raft allows.
@@ -39,9 +41,14 @@ pub(super) struct Incoming {
 }
 
 impl PeerService {
-    /// As tonic serves it, with its limits set.
-    pub fn into_server(self) -> RaftPeerServer<Self> {
-        RaftPeerServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    /// Where this controller stands, for looks at storage nodes on its own account.
+    pub fn vantage(&self, host: &Host) -> Vantage {
+        Vantage::new(host.clone(), self.own, self.token.clone())
+    }
+
+    /// As tonic serves it, with its limits set. From `vantage` it looks at storage nodes for other controllers.
+    pub fn into_server(self, vantage: Vantage) -> RaftPeerServer<impl RaftPeer> {
+        RaftPeerServer::new(Door { peers: self, vantage }).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     fn take(&self, message: v1::RaftMessage) -> Result<(), Box<ErrorDetail>> {
@@ -68,11 +75,11 @@ impl PeerService {
         if published { view.peers.iter().any(|peer| peer.id == id) } else { self.peers.contains_key(&id) }
     }
 
-    /// Whether anything of a message is kept: before a snapshot is whole, its parts are.
-    fn check_sender(&self, message: &v1::RaftMessage) -> Result<(), Box<ErrorDetail>> {
-        self.check_cluster(&message.cluster_id)?;
-        if message.from == self.own.0 || !self.is_peer(ControllerId(message.from)) {
-            return Err(Box::new(refused(message.from, wire::Refused::WrongPeer)));
+    /// Whether anything of it is kept or done: before a snapshot is whole, its parts are.
+    fn check_sender(&self, cluster_id: &[u8], from: u64) -> Result<(), Box<ErrorDetail>> {
+        self.check_cluster(cluster_id)?;
+        if from == self.own.0 || !self.is_peer(ControllerId(from)) {
+            return Err(Box::new(refused(from, wire::Refused::WrongPeer)));
         }
         Ok(())
     }
@@ -108,29 +115,46 @@ fn shutting_down() -> ErrorDetail {
     ErrorDetail::not_written(Reason::ShuttingDown, "the controller is shutting down")
 }
 
+/// What other controllers reach.
+struct Door {
+    peers: PeerService,
+    vantage: Vantage,
+}
+
 #[tonic::async_trait]
-impl RaftPeer for PeerService {
+impl RaftPeer for Door {
+    async fn probe(&self, request: Request<v1::ProbeRequest>) -> Result<Response<v1::ProbeResponse>, Status> {
+        self.peers.check_token(request.metadata()).map_err(|detail| detail.to_status())?;
+        let request = request.into_inner();
+        let checked = self.peers.check_sender(&request.cluster_id, request.from);
+        checked.map_err(|detail| detail.to_status())?;
+        let view = Arc::clone(&self.peers.view.borrow());
+        let sight = self.vantage.look_for(&view, &request).await.map_err(|detail| detail.to_status())?;
+        Ok(Response::new(v1::ProbeResponse { sight: sight.into() }))
+    }
+
     async fn deliver(
         &self,
         request: Request<Streaming<v1::RaftMessage>>,
     ) -> Result<Response<v1::RaftSummary>, Status> {
-        self.check_token(request.metadata()).map_err(|detail| detail.to_status())?;
+        let peers = &self.peers;
+        peers.check_token(request.metadata()).map_err(|detail| detail.to_status())?;
         let mut messages = request.into_inner();
-        let mut parts = self.bench.stream();
+        let mut parts = peers.bench.stream();
         let mut received = 0;
         loop {
             let message = tokio::select! {
                 message = messages.message() => message?,
                 // A server that shuts down gracefully must not wait for its peers to end their streams.
-                () = self.inbox.closed() => return Err(shutting_down().to_status()),
+                () = peers.inbox.closed() => return Err(shutting_down().to_status()),
                 () = parts.superseded() => return Err(refused(0, NotWhole::Superseded).to_status()),
             };
             let Some(message) = message else { break };
-            self.check_sender(&message).map_err(|detail| detail.to_status())?;
+            peers.check_sender(&message.cluster_id, message.from).map_err(|detail| detail.to_status())?;
             let from = message.from;
             let whole = parts.add(message).map_err(|why| refused(from, why).to_status())?;
             let Some(message) = whole else { continue };
-            self.take(message).map_err(|detail| detail.to_status())?;
+            peers.take(message).map_err(|detail| detail.to_status())?;
             received += 1;
         }
         Ok(Response::new(v1::RaftSummary { received }))

@@ -275,7 +275,7 @@ fn load_state(
                 "too little room to open the metadata store; the state is rebuilt from the journal"
             );
         }
-        Err(MetadataError::Unusable(why)) => {
+        Err(MetadataError::Unusable(why) | MetadataError::Interrupted(why)) => {
             tracing::warn!(why, "the metadata store can't be read; the state is rebuilt from the journal");
         }
     }

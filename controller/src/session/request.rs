@@ -90,6 +90,12 @@ pub(super) fn volumes(volumes: &[v1::VolumeFacts]) -> Result<(), ErrorDetail> {
         if volume.path.len() > PATH_BYTES_MAX || volume.failure.len() > PATH_BYTES_MAX {
             return Err(answer::invalid("a path or failure is longer than 4096 bytes"));
         }
+        if volume.stopped_replicas.len() > v1::VolumeFacts::STOPPED_REPLICAS_MAX {
+            return Err(answer::invalid("more than 64 stopped replicas of a volume are named"));
+        }
+        for stopped in &volume.stopped_replicas {
+            topic_id(&stopped.topic_id)?;
+        }
     }
     Ok(())
 }
@@ -138,6 +144,20 @@ mod tests {
         ] {
             assert!(address(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn facts_of_volumes_are_bounded() {
+        let facts = |stopped: usize, id: &'static [u8]| v1::VolumeFacts {
+            volume_id: vec![1; 16].into(),
+            stopped_replicas: vec![v1::StoppedReplica { topic_id: id.into(), ..Default::default() }; stopped],
+            ..Default::default()
+        };
+        let most = v1::VolumeFacts::STOPPED_REPLICAS_MAX;
+        assert_eq!(volumes(&[facts(most, &[2; 16])]), Ok(()));
+        assert!(volumes(&[facts(most + 1, &[2; 16])]).is_err(), "more than are ever named");
+        assert!(volumes(&[facts(1, &[2; 15])]).is_err(), "not a topic");
+        assert!(volumes(&vec![facts(0, &[]); VOLUMES_MAX + 1]).is_err(), "more volumes than a node has");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::facts::FactsTable;
 use super::producer_ids::ProducerIds;
 use crate::cluster::{Effect, Outcome, RULES_VERSION};
 use crate::liveness::{Event, LivenessSettings};
-use crate::raft_runtime::{ProposeError, Proposed, RaftHandle, View};
+use crate::raft_runtime::{ProposeError, Proposed, RaftHandle, Vantage, View};
 
 /// Most events that wait for the judge; beyond it heartbeats are dropped, the next one is due anyway.
 pub(super) const EVENTS_WAITING_MAX: usize = 4096;
@@ -113,6 +113,7 @@ pub struct Shared {
     pub(super) id: ControllerId,
     pub(super) settings: SessionSettings,
     pub(super) raft: RaftHandle,
+    pub(super) vantage: Vantage,
     pub(super) facts: FactsTable,
     pub(super) events: mpsc::Sender<(Duration, Event)>,
     pub(super) producer_ids: Arc<ProducerIds>,
@@ -131,6 +132,7 @@ impl Shared {
         id: ControllerId,
         settings: SessionSettings,
         raft: RaftHandle,
+        vantage: Vantage,
         stopping: watch::Receiver<bool>,
     ) -> (Self, mpsc::Receiver<(Duration, Event)>) {
         let (events, queue) = mpsc::channel(EVENTS_WAITING_MAX);
@@ -144,6 +146,7 @@ impl Shared {
                 id,
                 settings,
                 raft,
+                vantage,
                 facts,
                 events,
                 producer_ids,

@@ -29,11 +29,12 @@ impl Alone {
         let raft = RaftSettings::new(id, BTreeMap::from([(id, "127.0.0.1:1".to_owned())]));
         let journal = Box::new(MemoryJournal::new(Recovered::fresh([1]), 64 << 20));
         let (identity, store) = (Box::new(MemoryIdentity::default()), Box::new(MemoryStore::default()));
-        let (raft, _) = start(&host, raft, identity, journal, store, None).await.expect("it starts");
+        let (raft, peers) = start(&host, raft, identity, journal, store, None).await.expect("it starts");
         let mut views = raft.watch();
         let term = views.wait_for(|view| view.is_leader).await.expect("it leads").term;
+        let vantage = peers.vantage(&host);
         let (stopping, stopped) = watch::channel(false);
-        let (shared, queue) = Shared::new(host, id, settings, raft.clone(), stopped);
+        let (shared, queue) = Shared::new(host, id, settings, raft.clone(), vantage, stopped);
         Self { shared, raft, term, _queue: queue, _stopping: stopping }
     }
 }

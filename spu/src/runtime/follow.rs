@@ -167,6 +167,9 @@ impl Worker {
             FollowerStep::TrimHead(to) => self.volume.trim_head(partition, to).map(drop),
             FollowerStep::Stop(reason) => {
                 self.replica_stops += 1;
+                if let Some(replica) = self.replicas.get_mut(partition) {
+                    replica.stopped_at = now;
+                }
                 tracing::error!(%partition, %reason, "replica stopped: its history is not the leader's");
                 return false;
             }

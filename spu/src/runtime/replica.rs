@@ -11,7 +11,7 @@ use plimsoll_storage::volume::Volume;
 use tokio::sync::{Notify, oneshot};
 
 use super::job::{FetchJob, Fetched, ProduceResult};
-use crate::replica::{EpochEnd, Follower, Leader, WaitingAcks};
+use crate::replica::{EpochEnd, Follower, Leader, StopReason, WaitingAcks};
 
 /// What this replica is to its partition.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub(super) struct Replica {
     pub(super) fetch_not_before: Duration,
     /// Its volume took nothing at the last try; positions say so until then.
     pub(super) paused_until: Duration,
+    /// When it stopped last; it is stopped now while its follower says why.
+    pub(super) stopped_at: Duration,
 }
 
 /// An append that waits for the in-sync set.
@@ -71,11 +73,18 @@ impl Replica {
             waiting_followers: BTreeMap::new(),
             fetch_not_before: Duration::ZERO,
             paused_until: Duration::ZERO,
+            stopped_at: Duration::ZERO,
         }
     }
 
     pub(super) fn flush_ack(&self) -> bool {
         self.settings.flush == FlushPolicy::Ack
+    }
+
+    /// Whom it followed when it stopped and why, if it is stopped.
+    pub(super) fn stopped(&self) -> Option<(&Follower, &StopReason)> {
+        let Role::Follows(follower) = &self.role else { return None };
+        follower.stopped.as_ref().map(|why| (follower, why))
     }
 
     pub(super) fn is_waited_on(&self) -> bool {

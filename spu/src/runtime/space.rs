@@ -18,8 +18,9 @@ use super::byte_limit::ByteLimit;
 use super::job::{ChangeVolume, ControlRequest};
 use super::refusal;
 use super::replica::Role;
-use super::work::{Gate, VolumeView};
+use super::work::{Gate, VolumeView, millis};
 use super::worker::Worker;
+use crate::replica::StopReason;
 
 /// A sample that is older than this, with none newer, is unknown, and unknown is never plenty.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -214,6 +215,7 @@ impl Worker {
         shown.leaders = u32::try_from(leads).unwrap_or(u32::MAX);
         shown.replicas = u32::try_from(self.replicas.len()).unwrap_or(u32::MAX);
         shown.replica_stops_total = self.replica_stops;
+        (shown.stopped_replicas, shown.replicas_stopped) = self.stopped_replicas(now);
         let marks = self.volume.marks();
         shown.reclaim_enter_bytes = marks.bytes(DiskLevel::Reclaim).enter;
         shown.throttle_enter_bytes = marks.bytes(DiskLevel::Throttle).enter;
@@ -227,6 +229,31 @@ impl Worker {
             self.view.borrow().replicas.clone()
         };
         self.view.send_replace(Arc::new(VolumeView { facts: shown, level, gate, replicas }));
+    }
+
+    /// Replicas that are stopped, the longest first, as far as they are named; and how many there are.
+    fn stopped_replicas(&self, now: Duration) -> (Vec<v1::StoppedReplica>, u32) {
+        let mut stopped: Vec<_> = self
+            .replicas
+            .iter()
+            .filter_map(|(partition, replica)| Some((replica.stopped_at, partition, replica.stopped()?)))
+            .collect();
+        let count = u32::try_from(stopped.len()).unwrap_or(u32::MAX);
+        stopped.sort_by_key(|(at, partition, _)| (*at, **partition));
+        stopped.truncate(v1::VolumeFacts::STOPPED_REPLICAS_MAX);
+        let named = stopped.into_iter().map(|(at, partition, (follower, why))| {
+            let StopReason::CutBelowHighWatermark { to, high_watermark } = why;
+            v1::StoppedReplica {
+                topic_id: partition.topic_id.to_bytes(),
+                partition: partition.index,
+                stopped_ms: millis(now.saturating_sub(at)),
+                leader: follower.leader.0,
+                leader_epoch: follower.epoch.0,
+                cut_to: to.get(),
+                high_watermark: high_watermark.get(),
+            }
+        });
+        (named.collect(), count)
     }
 
     fn gate(&self, verdict: Verdict) -> Gate {

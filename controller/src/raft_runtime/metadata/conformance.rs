@@ -4,27 +4,27 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use plimsoll_storage::fs::Disk as _;
 use plimsoll_storage::fs::classify::Operation;
 use plimsoll_storage::fs::faulty::{Fault, FaultKind, FaultyDisk, Then};
 use plimsoll_storage::fs::real::RealDisk;
+use plimsoll_storage::fs::{Disk as _, OpenMode};
 
 use super::{Batch, MemoryStore, MetadataError, MetadataStore, RocksSettings, RocksStore, Stored};
 
-fn batch(index: u64, changes: &[(&str, Option<&str>)], replace_all: bool) -> Batch {
+pub(super) fn batch(index: u64, changes: &[(&str, Option<&str>)], replace_all: bool) -> Batch {
     let bytes = |text: &str| text.as_bytes().to_vec();
     let changes = changes.iter().map(|(key, value)| (bytes(key), value.map(bytes))).collect();
     Batch { changes, replace_all, applied_index: index, applied_term: 2 }
 }
 
-fn stored(index: u64, records: &[(&str, &str)]) -> Option<Stored> {
+pub(super) fn stored(index: u64, records: &[(&str, &str)]) -> Option<Stored> {
     let bytes = |text: &str| text.as_bytes().to_vec();
     let records = records.iter().map(|(key, value)| (bytes(key), bytes(value))).collect();
     Some(Stored { applied_index: index, applied_term: 2, records })
 }
 
 /// `open` gives the store as a new process would find it.
-fn suite(mut open: impl FnMut() -> Box<dyn MetadataStore>) {
+pub(super) fn suite(mut open: impl FnMut() -> Box<dyn MetadataStore>) {
     let mut store = open();
     assert_eq!(store.load(), Ok(None), "empty");
     let writes = [
@@ -57,7 +57,7 @@ fn rocks(root: &Path, settings: RocksSettings) -> RocksStore {
     RocksStore::new(Arc::new(RealDisk::open(root).expect("a directory")), root, settings)
 }
 
-fn small() -> RocksSettings {
+pub(super) fn small() -> RocksSettings {
     RocksSettings {
         margin_bytes: 1 << 20,
         ballast_bytes: 1 << 20,
@@ -70,6 +70,30 @@ fn small() -> RocksSettings {
 fn rocks_conforms() {
     let dir = crate::raft_runtime::testing::TempDir::new("rocks");
     suite(|| Box::new(rocks(dir.path(), small())));
+}
+
+/// RocksDB begins another log of its own when it flushes what it had written to the former one.
+#[test]
+fn rocks_keeps_no_log_of_its_own() {
+    let dir = crate::raft_runtime::testing::TempDir::new("rocks-log");
+    let logs = || {
+        let disk = RealDisk::open(dir.path()).expect("a directory");
+        let names = disk.list("metadata").expect("made").into_iter().map(|entry| entry.name);
+        let logs = names.filter(|name| name.ends_with(".log"));
+        let bytes = |name: &str| {
+            let file = disk.open(&format!("metadata/{name}"), OpenMode::Read).expect("there");
+            file.len().expect("known")
+        };
+        logs.map(|name| (bytes(&name), name)).collect::<Vec<_>>()
+    };
+    let mut store = rocks(dir.path(), RocksSettings { flushes_per_compaction: 3, ..small() });
+    store.write(&batch(1, &[], true)).expect("there is room");
+    let first = logs();
+    assert!(matches!(&first[..], [(0, _)]), "the one that it is opened with: {first:?}");
+    for index in 2..9 {
+        store.write(&batch(index, &[("a", Some("1"))], index % 2 == 0)).expect("there is room");
+        assert_eq!(logs(), first, "after write {index}");
+    }
 }
 
 #[test]
@@ -99,7 +123,7 @@ fn an_unreadable_rocks_directory_is_begun_anew() {
     assert_eq!(store.load(), Ok(stored(4, &[("b", "2")])));
 }
 
-/// What emptying gave back may be gone before RocksDB is opened again.
+/// The room may have gone while RocksDB was opened, and what emptying gave back before it is opened again.
 #[test]
 fn a_rocks_directory_is_begun_anew_only_while_there_is_room() {
     // The same files each time, so that the calls are the same.
@@ -119,12 +143,21 @@ fn a_rocks_directory_is_begun_anew_only_while_there_is_room() {
     assert_eq!(open().load(), Ok(None), "begun anew");
     let calls = faults.trace();
     let looks = (1..).zip(&calls).filter(|(_, (what, _))| *what == Operation::Space).map(|(at, _)| at);
-    let [_, again] = looks.collect::<Vec<_>>()[..] else { panic!("before each opening: {calls:?}") };
+    let [_, failed, emptied] = looks.collect::<Vec<_>>()[..] else {
+        panic!("around each opening: {calls:?}")
+    };
 
-    let (_dir, disk, faults, open) = rotten();
-    faults.arm(Fault { kind: FaultKind::Dead, call: again, then: Then::Works });
-    assert_eq!(open().load(), Err(MetadataError::NoRoom));
-    assert_eq!(faults.fired(), [(again, Operation::Space)]);
-    assert_eq!(disk.list("metadata").expect("it is there"), [], "RocksDB was not opened");
-    assert_eq!(open().load(), Ok(None), "later there is room");
+    for (at, left) in [(failed, true), (emptied, false)] {
+        let (_dir, disk, faults, open) = rotten();
+        faults.arm(Fault { kind: FaultKind::Dead, call: at, then: Then::Works });
+        assert_eq!(open().load(), Err(MetadataError::NoRoom));
+        assert_eq!(faults.fired(), [(at, Operation::Space)]);
+        let files = disk.list("metadata").expect("it is there");
+        assert_eq!(
+            !files.is_empty(),
+            left,
+            "an opening that met a full disk is no rot, and RocksDB opens nothing"
+        );
+        assert_eq!(open().load(), Ok(None), "later there is room");
+    }
 }

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use plimsoll_host::log_budget::{Key, LogBudget};
+use plimsoll_host::retry::Backoff;
 use plimsoll_host::{Host, Lane};
 use tokio::sync::mpsc;
 
@@ -12,6 +14,10 @@ use crate::cluster::{ClusterState, Touched};
 /// More changed records than this are forgotten and the whole state is written instead.
 const CHANGES_MAX: usize = 50_000;
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(5);
+/// Pauses after the store's process was interrupted, growing while that repeats: one that can't be helped must cost
+/// nothing.
+const INTERRUPTED_PAUSE: Duration = Duration::from_secs(1);
+const INTERRUPTED_PAUSE_MAX: Duration = Duration::from_secs(300);
 
 /// What became of a batch.
 pub(crate) struct Written {
@@ -32,7 +38,10 @@ pub(crate) struct MetadataFeed {
     replace_all: bool,
     dirty: bool,
     unusable: bool,
-    said_no_room: bool,
+    /// A line said that it is not written.
+    said_why: bool,
+    interruptions: Backoff,
+    budget: LogBudget,
 }
 
 impl MetadataFeed {
@@ -57,7 +66,9 @@ impl MetadataFeed {
             replace_all: !up_to_date,
             dirty: !up_to_date,
             unusable: false,
-            said_no_room: false,
+            said_why: false,
+            interruptions: Backoff::new(INTERRUPTED_PAUSE, INTERRUPTED_PAUSE_MAX, &host.random),
+            budget: LogBudget::new(),
         }
     }
 
@@ -130,16 +141,31 @@ impl MetadataFeed {
         self.in_flight = false;
         match written.result {
             Ok(()) => {
-                if std::mem::take(&mut self.said_no_room) {
+                self.interruptions.reset();
+                if std::mem::take(&mut self.said_why) {
                     tracing::info!("metadata store is written again");
                 }
             }
             Err(MetadataError::NoRoom) => {
                 self.take_back(written.batch);
                 self.next_at = now.saturating_add(NO_ROOM_PAUSE);
-                if !std::mem::replace(&mut self.said_no_room, true) {
+                if !std::mem::replace(&mut self.said_why, true) {
                     tracing::warn!(
                         "too little room for the metadata store; applied state is kept in memory and in the journal"
+                    );
+                }
+            }
+            Err(MetadataError::Interrupted(why)) => {
+                self.replaced();
+                let pause = self.interruptions.next_pause();
+                self.next_at = now.saturating_add(pause);
+                if let Some(suppressed) = self.budget.report(Key::new("metadata", "", "interrupted"), now) {
+                    self.said_why = true;
+                    tracing::warn!(
+                        why,
+                        suppressed,
+                        "the process of the metadata store was interrupted; applied state is kept in memory and in the \
+                         journal, and another process starts in {pause:?}"
                     );
                 }
             }

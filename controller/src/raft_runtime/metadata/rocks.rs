@@ -1,7 +1,8 @@
 //! The metadata store on RocksDB.
 //!
 //! RocksDB, as Debian builds it (7.8.3, with assertions), aborts the process when a write or an open meets a full
-//! disk. So it is touched only after the room was looked at and found ample, and nothing of it runs in between:
+//! disk. So it is touched only after the room was looked at and found ample, and nothing of it runs in between. A foreign
+//! writer may take that room a moment later: the program has this store in a process of its own.
 //! - no write-ahead log of its own (the journal is it): a write goes to memory, then is flushed to a new file;
 //! - no automatic compaction, no statistics, hardly any log of its own;
 //! - every open, flush and compaction first needs `margin` free bytes beyond what it may write, and free inodes.
@@ -57,6 +58,7 @@ pub struct RocksStore {
     ballast: Ballast,
     state: State,
     flushes: u32,
+    begun_anew: Option<String>,
 }
 
 enum State {
@@ -70,7 +72,12 @@ impl RocksStore {
     pub fn new(disk: SharedDisk, root: &std::path::Path, settings: RocksSettings) -> Self {
         let path = root.join(&settings.dir);
         let ballast = Ballast::new(disk.clone(), BALLAST, settings.ballast_bytes);
-        Self { disk, path, settings, ballast, state: State::Closed, flushes: 0 }
+        Self { disk, path, settings, ballast, state: State::Closed, flushes: 0, begun_anew: None }
+    }
+
+    /// Why an unreadable store was emptied, since this was asked last.
+    pub(super) fn begun_anew(&mut self) -> Option<String> {
+        self.begun_anew.take()
     }
 
     /// Whether `writing` bytes may be written with the margin to spare; gives up the ballast when that is enough.
@@ -114,7 +121,12 @@ impl RocksStore {
 
     /// Empties an unreadable directory and opens it again; later, when there is no room by then.
     fn begin_anew(&mut self, why: &str) -> State {
+        // An opening that met a full disk says nothing about what is there.
+        if self.make_room(0).is_err() {
+            return State::Closed;
+        }
         tracing::warn!(dir = %self.path.display(), why, "metadata store is unreadable; it is rebuilt from the journal");
+        self.begun_anew = Some(why.to_owned());
         if let Err(error) = remove_tree(&self.disk, &self.settings.dir) {
             return State::Unusable(error.to_string());
         }
