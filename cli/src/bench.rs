@@ -1,5 +1,7 @@
 //! `plimsoll bench`: load on a topic that exists, with percentiles.
 
+mod dry_run;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -8,6 +10,7 @@ use plimsoll_host::Host;
 use plimsoll_host::config::ByteSize;
 use serde::Serialize;
 
+use crate::change::ChangeArgs;
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
 use crate::latency::{Latencies, shown};
@@ -42,7 +45,7 @@ pub(crate) struct BenchProduceArgs {
     #[command(flatten)]
     connect: ConnectArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    change: ChangeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -91,6 +94,9 @@ async fn produce(args: BenchProduceArgs, host: &Host) -> Outcome {
     if args.size.0 > SIZE_MAX {
         return Err(Failure::new(Code::Usage, format!("--size is at most {}", ByteSize(SIZE_MAX))));
     }
+    if args.change.dry_run {
+        return dry_run::run(&args, host).await;
+    }
     let client = args.connect.connect_for_records(host).await?;
     let producer = args.settings.build(&client, &args.topic).await?;
     let refusals = watch_refusals(&producer, host);
@@ -119,7 +125,7 @@ async fn produce(args: BenchProduceArgs, host: &Host) -> Outcome {
     }
     let (summary, first_error) = finish(producer, deliveries, &refusals, host, started).await;
     let produced = Produced { summary, record_bytes: args.size.0 };
-    print(args.output, &produced, |produced| summary_text(&produced.summary) + "\n")?;
+    print(args.change, &produced, |produced| summary_text(&produced.summary) + "\n")?;
     first_error.map_or(Ok(()), |error| Err(error.into()))
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct ChangeArgs {
 
 /// The flags by which the cluster was named: an undo without them would be typed for another one.
 #[derive(Clone, Copy, Debug, Default)]
-struct Cluster {
+pub(crate) struct Cluster {
     /// With a space in front, or empty.
     typed: &'static str,
 }
@@ -46,6 +46,15 @@ impl FromArgMatches for Cluster {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
+    }
+}
+
+impl Cluster {
+    /// Commands, one after the other, as they are typed for this cluster; `None` where there is none.
+    pub(crate) fn typed(self, commands: impl IntoIterator<Item = String>) -> Option<String> {
+        let commands = commands.into_iter().map(|command| format!("{command}{}", self.typed));
+        let typed: Vec<String> = commands.collect();
+        (!typed.is_empty()).then(|| typed.join(" && "))
     }
 }
 
@@ -115,9 +124,7 @@ impl<T: Serialize> Change<T> {
 
     /// As [`Change::undo`], where it takes several commands, or none.
     pub(crate) fn undo_all(mut self, commands: impl IntoIterator<Item = String>) -> Self {
-        let typed: Vec<String> =
-            commands.into_iter().map(|command| format!("{command}{}", self.cluster.typed)).collect();
-        self.undo = (!typed.is_empty()).then(|| typed.join(" && "));
+        self.undo = self.cluster.typed(commands);
         self
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Command};
 use clap_complete::Shell;
 
+use crate::change::quoted;
 use crate::exit::{Code, Failure, Outcome};
 use crate::files;
 use crate::output::{say, write_out};
@@ -21,6 +22,9 @@ pub(crate) struct ManArgs {
     /// it wrote before, and nothing else
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// With --dir: lists the pages that would be written or replaced, and writes none
+    #[arg(long, requires = "dir")]
+    dry_run: bool,
 }
 
 pub(crate) fn completion(args: &CompletionArgs, mut command: Command) -> Outcome {
@@ -35,17 +39,41 @@ pub(crate) fn man(args: &ManArgs, mut command: Command) -> Outcome {
     let mut all = Vec::new();
     pages(&command, dir, &mut all)?;
     // All of them first: nothing is half done.
-    all.iter().try_for_each(|(path, _)| check_ours(path))?;
+    let there = all.iter().map(|(path, _)| is_there(path)).collect::<Result<Vec<bool>, Failure>>()?;
+    let undo = undo(all.iter().map(|(path, _)| path.as_path()).zip(there.iter().copied()));
+    if args.dry_run {
+        let line = |((path, _), there): (&(PathBuf, String), &bool)| {
+            format!("would {} {}\n", if *there { "replace" } else { "write" }, path.display())
+        };
+        let lines: String = all.iter().zip(&there).map(line).collect();
+        return write_out(format!("{lines}nothing was changed\nundo: {undo}\n").as_bytes());
+    }
     for (path, text) in &all {
         files::replace(path, text).map_err(|error| failed(path, &error))?;
     }
     say(format!(
-        "wrote {} pages to {}; read one with `man {}/plimsoll.1`",
+        "wrote {} pages to {}; read one with `man {}/plimsoll.1`\nundo: {undo}",
         all.len(),
         dir.display(),
         dir.display()
     ));
     Ok(())
+}
+
+/// What takes pages back, each with whether one was replaced.
+fn undo<'a>(pages: impl Iterator<Item = (&'a Path, bool)>) -> String {
+    let (mut undo, mut replaced) = ("rm".to_owned(), 0);
+    for (path, there) in pages {
+        undo.push(' ');
+        undo.push_str(&quoted(&path.display().to_string()));
+        replaced += u32::from(there);
+    }
+    match replaced {
+        0 => undo,
+        _ => format!(
+            "there is none: {replaced} pages were there before; the plimsoll that wrote them writes them again"
+        ),
+    }
 }
 
 /// The comment that every page begins with.
@@ -55,12 +83,12 @@ fn failed(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(Code::Failed, format!("{}: {error}", path.display()))
 }
 
-/// Refuses a file that is there and that is not a page of ours.
-fn check_ours(path: &Path) -> Outcome {
+/// Whether there is a page already. Refuses a file that is there and that is not a page of ours.
+fn is_there(path: &Path) -> Result<bool, Failure> {
     match std::fs::read(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(failed(path, &error)),
-        Ok(text) if text.starts_with(MARK.as_bytes()) => Ok(()),
+        Ok(text) if text.starts_with(MARK.as_bytes()) => Ok(true),
         Ok(_) => {
             let why = format!(
                 "{} is there already and was not written by `plimsoll man`; nothing was written\nremove it, or name another folder",

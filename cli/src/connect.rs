@@ -13,6 +13,7 @@ use plimsoll_host::config::Span;
 
 use crate::change::quoted;
 use crate::exit::Failure;
+use crate::given;
 use crate::profile::{self, Profile};
 
 /// Controllers that a local cluster has when nothing else is said.
@@ -60,7 +61,7 @@ impl clap::Args for ConnectArgs {
                     .long("timeout")
                     .value_name("TIME")
                     .env("PLIMSOLL_TIMEOUT")
-                    .value_parser(clap::value_parser!(Span))
+                    .value_parser(given::time)
                     .help(
                         "How long each call may take, retries included, such as 500ms or 30s \
                          [default: that of the profile, else 30s]",

@@ -13,6 +13,7 @@ use plimsoll_client::{Consumer, ConsumerEvent, Offset, OnTrimmed, SpuId, StartAt
 use plimsoll_host::Host;
 use plimsoll_host::config::Span;
 
+use crate::change::Cluster;
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
 use crate::output::{OutputArgs, quiet_pipe, say};
@@ -51,8 +52,13 @@ pub(crate) struct ConsumeArgs {
     #[arg(long, value_enum, default_value_t)]
     on_trimmed: TrimmedArg,
     /// Reads as a member of this group: goes on where the group was, and shares the partitions with its members
-    #[arg(long, conflicts_with_all = ["partitions", "replica", "until_end"])]
+    #[arg(long, conflicts_with_all = ["partitions", "replica"])]
     group: Option<String>,
+    /// With --group: reads all that the group would go on with, but does not join it and commits nothing
+    #[arg(long, requires = "group")]
+    dry_run: bool,
+    #[command(flatten)]
+    cluster: Cluster,
     #[command(flatten)]
     connect: ConnectArgs,
     #[command(flatten)]
@@ -116,15 +122,19 @@ fn start(text: &str) -> Result<From, String> {
 }
 
 pub(crate) async fn run(args: ConsumeArgs, host: &Host) -> Outcome {
+    if args.group.is_some() && args.until_end && !args.dry_run {
+        let why = "--until-end cannot be used with --group, whose members share what there is, except with --dry-run";
+        return Err(Failure::new(Code::Usage, why));
+    }
     let client = args.connect.connect_for_records(host).await?;
     let format = args.format.unwrap_or_else(|| args.output.output.into());
-    if let Some(group) = args.group {
-        let start = args.from.at(host.clock.wall_ms());
-        let (topic, on_trimmed) = (args.topic, args.on_trimmed.into());
-        let (format, separator) = (&format, args.separator.as_str());
-        let count = args.count;
-        return group::run(GroupRun { client, group, topic, start, on_trimmed, count, format, separator })
-            .await;
+    if let Some(group) = args.group.as_ref().filter(|_| !args.dry_run) {
+        let (group, topic) = (group.clone(), args.topic);
+        let (start, on_trimmed) = (args.from.at(host.clock.wall_ms()), args.on_trimmed.into());
+        let (format, separator, count, cluster) =
+            (&format, args.separator.as_str(), args.count, args.cluster);
+        let run = GroupRun { client, group, topic, start, on_trimmed, count, format, separator, cluster };
+        return group::run(run).await;
     }
     let mut builder = client
         .consumer(args.topic.clone())
@@ -141,7 +151,16 @@ pub(crate) async fn run(args: ConsumeArgs, host: &Host) -> Outcome {
     if args.until_end {
         builder = builder.until_end();
     }
+    let committed = match &args.group {
+        Some(group) => group::committed(&client, group).await?,
+        None => BTreeMap::new(),
+    };
     let mut consumer = builder.build().await?;
+    if let Some(group) = &args.group {
+        let topic_id = client.topic_id(&args.topic);
+        let undo = args.cluster.typed(group::undo(group, &args.topic, topic_id, &committed));
+        group::go_on(&mut consumer, topic_id, &committed, group, undo)?;
+    }
     tell_events(&consumer, host);
     let mut out = BufWriter::with_capacity(256 * 1024, io::stdout().lock());
     let mut left = args.count;

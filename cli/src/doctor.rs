@@ -10,6 +10,7 @@ use plimsoll_host::Host;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::change::quoted;
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
 use crate::files;
@@ -91,7 +92,8 @@ pub(crate) async fn run(args: DoctorArgs, host: &Host) -> Outcome {
     print(args.show, &report, text)?;
     if let Some(path) = &args.bundle {
         bundle(path, &report, evidence)?;
-        say(format!("wrote {}; read it before you hand it on", path.display()));
+        let undo = quoted(&path.display().to_string());
+        say(format!("wrote {}; read it before you hand it on\nundo: rm {undo}", path.display()));
     }
     match worst {
         Result::Pass | Result::Warn => Ok(()),

@@ -18,7 +18,7 @@ pub(crate) fn config_dir() -> Result<PathBuf, Failure> {
         .filter(|path| path.is_absolute())
         .or_else(|| given("HOME").map(|home| home.join(".config")));
     base.map(|base| base.join("plimsoll")).ok_or_else(|| {
-        let why = "neither XDG_CONFIG_HOME nor HOME says where settings are kept; set one";
+        let why = "neither XDG_CONFIG_HOME nor HOME says where settings are kept\nset one of them";
         Failure::new(Code::Configuration, why)
     })
 }

@@ -1,6 +1,6 @@
 //! `plimsoll group`.
 
-mod reset;
+pub(crate) mod reset;
 
 use std::collections::BTreeMap;
 

@@ -206,6 +206,9 @@ fn bad_line(bad: &BadBytes) -> Line<'static> {
 }
 
 fn dump(args: &DumpArgs) -> Outcome {
+    if args.from >= args.to {
+        return Err(Failure::new(Code::Usage, "--from must be below --to; nothing is between them"));
+    }
     let (found, logs) = open(&args.place)?;
     let mut out = BufWriter::with_capacity(256 * 1024, io::stdout().lock());
     for log in &logs {

@@ -1,7 +1,7 @@
 //! `plimsoll partition reassign` and `plimsoll partition relief`.
 
 use clap::Args;
-use plimsoll_client::SpuId;
+use plimsoll_client::{SpuId, TopicInfo};
 use plimsoll_host::Host;
 use plimsoll_proto::v1::{MoveCause, PartitionMove, ReplicaAssignment};
 use serde::Serialize;
@@ -30,7 +30,7 @@ pub(crate) struct ReassignArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ReliefArgs {
     /// Calls every relief off that is under way
-    #[arg(long, conflicts_with = "dry_run")]
+    #[arg(long)]
     cancel: bool,
     #[command(flatten)]
     connect: ConnectArgs,
@@ -119,26 +119,41 @@ pub(crate) async fn reassign(args: ReassignArgs, host: &Host) -> Outcome {
 
 pub(crate) async fn relief(args: ReliefArgs, host: &Host) -> Outcome {
     let admin = args.connect.connect(host).await?.admin();
-    let moves =
-        if args.cancel { admin.cancel_relief().await? } else { admin.relieve(args.change.dry_run).await? };
-    let moves: Vec<Moved> = moves.into_iter().map(Moved::from).collect();
+    let moves: Vec<Moved> = match (args.cancel, args.change.dry_run) {
+        (true, true) => admin.list_topics().await?.iter().flat_map(reliefs_back).collect(),
+        (true, false) => admin.cancel_relief().await?.into_iter().map(Moved::from).collect(),
+        (false, dry_run) => admin.relieve(dry_run).await?.into_iter().map(Moved::from).collect(),
+    };
     let what = if moves.is_empty() {
         "nothing".to_owned()
     } else {
         moves.iter().map(Moved::text).collect::<Vec<_>>().join("; ")
     };
-    let begun = !moves.is_empty() && !args.cancel;
-    let done = match (args.cancel, moves.is_empty()) {
-        (true, true) => "no relief was under way".to_owned(),
-        (true, false) => format!("called off: back {what}"),
-        (false, _) => format!("moving {what}"),
+    let (would, done) = match (args.cancel, moves.is_empty()) {
+        (true, true) => ("call off nothing".to_owned(), "no relief was under way".to_owned()),
+        (true, false) => (format!("call off: back {what}"), format!("called off: back {what}")),
+        (false, _) => (format!("move {what}"), format!("moving {what}")),
     };
-    let change = Change::with(args.change, format!("move {what}"), done, Moves { moves });
-    if begun {
-        change.undo("plimsoll partition relief --cancel").print(args.change)
-    } else {
-        change.print(args.change)
-    }
+    let undo = match (args.cancel, moves.is_empty()) {
+        (_, true) => None,
+        (true, false) => Some("plimsoll partition relief".to_owned()),
+        (false, false) => Some("plimsoll partition relief --cancel".to_owned()),
+    };
+    Change::with(args.change, would, done, Moves { moves }).undo_all(undo).print(args.change)
+}
+
+/// The way back of each relief of a topic that is under way.
+fn reliefs_back(topic: &TopicInfo) -> impl Iterator<Item = Moved> {
+    topic.partitions.iter().filter_map(|partition| {
+        let moving = partition.reassignment.as_ref()?;
+        (moving.cause() == MoveCause::Relief).then(|| Moved {
+            topic: topic.name.clone(),
+            partition: partition.index,
+            from: spus(&moving.to),
+            to: spus(&moving.from),
+            cause: "relief",
+        })
+    })
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
 use crate::latency::{Latencies, shown};
 use crate::output::{print, say};
+pub(crate) use check::Limits;
 use input::{Input, Line, Shape};
 use interrupts::Interrupts;
 
@@ -125,6 +126,25 @@ fn compression(name: &str) -> Result<Compression, String> {
 }
 
 impl ProducerArgs {
+    /// Looks at topic and settings as [`ProducerArgs::build`] does; takes no producer id and sends nothing.
+    pub(crate) async fn check(
+        &self,
+        client: &plimsoll_client::Client,
+        topic: &str,
+    ) -> Result<(), ProduceError> {
+        let plain = Self { no_idempotence: true, ..self.clone() };
+        plain.build(client, topic).await.map(drop)
+    }
+
+    /// When a record counts as delivered, as it is typed.
+    pub(crate) fn acks(&self) -> &'static str {
+        match self.acks {
+            AcksArg::All => "all",
+            AcksArg::Leader => "leader",
+            AcksArg::None => "none",
+        }
+    }
+
     /// Builds a producer of `topic` with these settings.
     pub(crate) async fn build(
         &self,
@@ -170,6 +190,8 @@ pub(crate) struct Summary {
     latency_p99_us: Option<u64>,
     latency_max_us: Option<u64>,
     first_error: Option<String>,
+    /// Always absent: no command takes records back.
+    undo: Option<String>,
 }
 
 /// Counts deliveries as they come.
@@ -307,6 +329,7 @@ pub(crate) async fn finish(
         latency_p99_us: tally.latencies.permille(990),
         latency_max_us: tally.latencies.max_us(),
         first_error: tally.first_error.as_ref().map(ToString::to_string),
+        undo: None,
     };
     (summary, tally.first_error)
 }
@@ -368,6 +391,7 @@ pub(crate) fn summary_text(summary: &Summary) -> String {
     for (reason, count) in &summary.refused_by_reason {
         line.push_str(&format!("\n  refused with {reason}: {count}"));
     }
+    line.push_str("\nundo: there is none");
     line
 }
 

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use plimsoll_host::config::Span;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::change::{Change, ChangeArgs, quoted};
 use crate::exit::{Code, Failure, Outcome};
@@ -43,7 +44,7 @@ pub(crate) struct SetArgs {
     #[arg(long = "controller", value_name = "[ID@]HOST:PORT", value_delimiter = ',', required = true)]
     controllers: Vec<String>,
     /// How long each call may take
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = given::time)]
     timeout: Option<Span>,
     #[command(flatten)]
     change: ChangeArgs,
@@ -61,8 +62,13 @@ pub(crate) struct NameArgs {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Profile {
     pub(crate) controllers: Vec<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "timeout", skip_serializing_if = "Option::is_none")]
     pub(crate) timeout: Option<Span>,
+}
+
+/// As it may be typed.
+fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Span>, D::Error> {
+    given::time(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -252,6 +258,8 @@ mod tests {
     #[test]
     fn files_are_read_as_they_are_written() {
         let mut profiles = Profiles::default();
+        let none = "[profiles.a]\ncontrollers = [\"h:1\"]\ntimeout = \"0s\"\n";
+        assert!(toml::from_str::<Profiles>(none).is_err_and(|why| why.to_string().contains("too short")));
         let timeout = "10s".parse().ok();
         let controllers = vec!["1@a:7001".to_owned(), "b:7001".to_owned()];
         profiles.profiles.insert("x.y".to_owned(), Profile { controllers, timeout });

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::admin::Admin;
 use crate::connections::Connections;
 use crate::consumer::ConsumerBuilder;
-use crate::error::ConnectError;
+use crate::error::{ConnectError, ControllerAttempt, ControllerFailure};
 use crate::metadata::{self, Attempts};
 use crate::node::Node;
 use crate::producer::{ProducerBuilder, Turns};
@@ -249,8 +249,9 @@ impl ClientBuilder {
         let began = host.clock.now();
         let hopeless = async {
             host.clock.sleep(self.refused_timeout.min(self.connect_timeout)).await;
-            let refused =
-                |attempts: &Attempts, address| attempts.get(address).is_some_and(|attempt| attempt.refused);
+            let refused = |attempts: &Attempts, address| {
+                attempts.get(address) == Some(&ControllerFailure::NotListening)
+            };
             let all =
                 attempts.wait_for(|attempts| self.controllers.iter().all(|a| refused(attempts, a))).await;
             drop(all);
@@ -261,15 +262,12 @@ impl ClientBuilder {
             () = host.clock.sleep(self.connect_timeout) => false,
         };
         if !known {
-            let attempts = attempts.borrow().clone();
-            let attempts = self
-                .controllers
-                .iter()
-                .map(|address| {
-                    let why = attempts.get(address).map_or("no answer", |attempt| attempt.why.as_str());
-                    format!("{address}: {why}")
-                })
-                .collect();
+            let told = attempts.borrow().clone();
+            let attempts = self.controllers.into_iter().map(|address| {
+                let failure = told.get(&address).cloned().unwrap_or(ControllerFailure::Unanswered);
+                ControllerAttempt { address, failure }
+            });
+            let attempts = attempts.collect();
             let waited = host.clock.now().saturating_sub(began);
             return Err(ConnectError::NoController { waited, attempts });
         }
@@ -324,8 +322,13 @@ mod tests {
             .await;
         let Err(ConnectError::NoController { attempts, waited }) = built else { panic!("{built:?}") };
         assert!(waited < Duration::from_secs(9), "{waited:?}");
-        assert_eq!(attempts.len(), 2);
-        assert!(attempts[0].starts_with("127.0.0.1:1: nothing listens"), "{attempts:?}");
-        assert!(attempts[1].starts_with("127.0.0.1:2: "), "{attempts:?}");
+        let nobody = |address: &str| ControllerAttempt {
+            address: address.to_owned(),
+            failure: ControllerFailure::NotListening,
+        };
+        assert_eq!(attempts, [nobody("127.0.0.1:1"), nobody("127.0.0.1:2")]);
+        let text = ConnectError::NoController { waited: Duration::from_millis(300), attempts }.to_string();
+        let told = "127.0.0.1:1: nothing listens there; 127.0.0.1:2: nothing listens there";
+        assert_eq!(text, format!("no controller answered within 300 ms: {told}"));
     }
 }

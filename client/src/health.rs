@@ -11,6 +11,7 @@ use plimsoll_proto::ids::SpuId;
 use plimsoll_proto::v1::{ClusterStatusResponse, DiskCause, DiskLevel, SpuState, VolumeFacts, VolumeState};
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
+use tracing::Instrument as _;
 
 use crate::client::Client;
 
@@ -220,7 +221,8 @@ impl Client {
     /// application.
     pub fn watch_health(&self) -> HealthWatch {
         let (sender, changes) = watch::channel(None);
-        let asking = self.shared.host.tasks.spawn("health", ask(self.clone(), sender));
+        let asking = ask(self.clone(), sender).instrument(tracing::debug_span!("health"));
+        let asking = self.shared.host.tasks.spawn("health", asking);
         HealthWatch { changes: WatchStream::from_changes(changes), _asking: asking }
     }
 }

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tonic::Streaming;
 
 use crate::connections::Connections;
+use crate::error::{ControllerAttempt, ControllerFailure};
 
 /// Bookmarks come every second; this long without any message means that the controller is gone.
 const SILENCE_MAX: Duration = Duration::from_millis(3_500);
@@ -45,27 +46,7 @@ pub(crate) struct Watch {
 }
 
 /// What came of asking each controller, by address.
-pub(crate) type Attempts = BTreeMap<String, Attempt>;
-
-/// Why a controller was of no use.
-#[derive(Clone, Debug)]
-pub(crate) struct Attempt {
-    pub(crate) why: String,
-    /// Nothing listens there.
-    pub(crate) refused: bool,
-}
-
-impl From<String> for Attempt {
-    fn from(why: String) -> Self {
-        Self { why, refused: false }
-    }
-}
-
-impl From<&tonic::Status> for Attempt {
-    fn from(status: &tonic::Status) -> Self {
-        Self { why: why(status), refused: is_refused(status) }
-    }
-}
+pub(crate) type Attempts = BTreeMap<String, ControllerFailure>;
 
 struct Follower {
     source: Source,
@@ -107,28 +88,31 @@ impl Source {
         addresses
     }
 
-    async fn subscribe(&self, address: String) -> Result<Session, (String, Attempt)> {
+    async fn subscribe(&self, address: String) -> Result<Session, ControllerAttempt> {
         let cluster_id = self.cluster_id.map(ClusterId::to_bytes).unwrap_or_default();
         let first = async {
-            let mut client = self.connections.metadata(&address).map_err(|invalid| invalid.to_string())?;
-            let answer =
-                client.watch(WatchRequest { cluster_id }).await.map_err(|status| Attempt::from(&status))?;
-            let mut stream = answer.into_inner();
-            let update = stream.message().await.map_err(|status| Attempt::from(&status))?;
-            let update = update.ok_or_else(|| "closed the watch at once".to_owned())?;
+            let mut client = self.connections.metadata(&address).map_err(lost)?;
+            let failed = |status| ControllerFailure::of_status(&status);
+            let mut stream = client.watch(WatchRequest { cluster_id }).await.map_err(failed)?.into_inner();
+            let update = stream.message().await.map_err(failed)?;
+            let update = update.ok_or_else(|| lost("it closed the watch at once"))?;
             let mut image = MetadataImage::empty();
-            image.apply(update).map_err(|gap| gap.to_string())?;
+            image.apply(update).map_err(|gap| ControllerFailure::Malformed { why: gap.to_string() })?;
             if self.cluster_id.is_some_and(|expected| expected != image.cluster_id) {
-                return Err(format!("belongs to cluster {}", image.cluster_id).into());
+                return Err(ControllerFailure::OtherCluster { cluster_id: image.cluster_id });
             }
             Ok((image, stream))
         };
         match self.host.clock.timeout(FIRST_MESSAGE_MAX, first).await {
             Ok(Ok((image, stream))) => Ok(Session { address, image, stream }),
-            Ok(Err(error)) => Err((address, error)),
-            Err(_) => Err((address, "no answer".to_owned().into())),
+            Ok(Err(failure)) => Err(ControllerAttempt { address, failure }),
+            Err(_) => Err(ControllerAttempt { address, failure: ControllerFailure::Unanswered }),
         }
     }
+}
+
+fn lost(why: impl std::fmt::Display) -> ControllerFailure {
+    ControllerFailure::ConnectionLost { why: why.to_string() }
 }
 
 impl Follower {
@@ -142,7 +126,7 @@ impl Follower {
                     let address = session.address.clone();
                     let end = self.follow(session).await;
                     tracing::debug!(controller = %address, %end, "metadata watch ended");
-                    self.attempts.send_modify(|attempts| drop(attempts.insert(address, end.into())));
+                    self.attempts.send_modify(|attempts| drop(attempts.insert(address, end)));
                     // A controller that ends every watch at once must not be asked in a tight loop.
                     self.source.host.clock.sleep(random.jitter(Duration::from_millis(50))).await;
                 }
@@ -172,8 +156,8 @@ impl Follower {
             };
             match next {
                 None => return best,
-                Some(Err((address, error))) => {
-                    self.attempts.send_modify(|attempts| drop(attempts.insert(address, error)));
+                Some(Err(ControllerAttempt { address, failure })) => {
+                    self.attempts.send_modify(|attempts| drop(attempts.insert(address, failure)));
                 }
                 Some(Ok(session)) => {
                     until.get_or_insert(self.source.host.clock.now() + RACE_REST);
@@ -186,7 +170,7 @@ impl Follower {
     }
 
     /// Applies updates until the watch is of no more use; why it ended.
-    async fn follow(&self, session: Session) -> String {
+    async fn follow(&self, session: Session) -> ControllerFailure {
         let Session { mut image, mut stream, .. } = session;
         let clock = &self.source.host.clock;
         self.publish(&image);
@@ -196,19 +180,19 @@ impl Follower {
                 led_at = clock.now();
             } else if self.source.controllers.len() > 1 && clock.now().saturating_sub(led_at) > LEADERLESS_MAX
             {
-                return "knows no leader".to_owned();
+                return ControllerFailure::NoLeader;
             }
             if self.images.is_closed() {
-                return "the client is gone".to_owned();
+                return lost("the client is gone");
             }
             let update = match clock.timeout(SILENCE_MAX, stream.message()).await {
-                Err(_) => return "fell silent".to_owned(),
-                Ok(Err(status)) => return why(&status),
-                Ok(Ok(None)) => return "closed the watch".to_owned(),
+                Err(_) => return ControllerFailure::Unanswered,
+                Ok(Err(status)) => return ControllerFailure::of_status(&status),
+                Ok(Ok(None)) => return lost("it closed the watch"),
                 Ok(Ok(Some(update))) => update,
             };
             if let Err(gap) = image.apply(update) {
-                return gap.to_string();
+                return ControllerFailure::Malformed { why: gap.to_string() };
             }
             self.publish(&image);
         }

@@ -10,6 +10,7 @@ use plimsoll_proto::v1::metadata_server::{Metadata, MetadataServer};
 use tonic::{Request, Response, Status};
 
 use super::*;
+use crate::{Client, ConnectError};
 
 /// Loses an event on the first watch that it serves, and tells the digest afterwards; then it goes on with bookmarks.
 #[derive(Clone)]
@@ -61,15 +62,8 @@ impl Metadata for Forgetful {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_missed_an_event_finds_out_by_the_digest_and_asks_for_everything() {
-    let host = Host::real();
     let watches = Arc::new(AtomicUsize::new(0));
-    let controller = Forgetful { clock: host.clock.clone(), watches: watches.clone() };
-    let listener = host.network.bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("bound").to_string();
-    let server = plimsoll_host::server(&ServerOptions::default())
-        .add_service(MetadataServer::new(controller))
-        .serve_with_incoming(listener.into_incoming());
-    let _server = host.tasks.spawn("forgetful controller", async move { drop(server.await) });
+    let (address, host, _serving) = forgetful(&watches).await;
     let source = Source {
         connections: Connections::new(host.network.clone()),
         host: host.clone(),
@@ -80,4 +74,27 @@ async fn a_client_that_missed_an_event_finds_out_by_the_digest_and_asks_for_ever
     let found = watch.images.wait_for(|image| image.topic_by_name("after").is_some());
     host.clock.timeout(Duration::from_secs(20), found).await.expect("it finds out").expect("it goes on");
     assert_eq!(watches.load(Ordering::SeqCst), 2);
+}
+
+/// Serves with the cluster id of [`update`], whatever is asked for.
+async fn forgetful(watches: &Arc<AtomicUsize>) -> (String, Host, Task) {
+    let host = Host::real();
+    let controller = Forgetful { clock: host.clock.clone(), watches: Arc::clone(watches) };
+    let listener = host.network.bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let server = plimsoll_host::server(&ServerOptions::default())
+        .add_service(MetadataServer::new(controller))
+        .serve_with_incoming(listener.into_incoming());
+    let serving = host.tasks.spawn("forgetful controller", async move { drop(server.await) });
+    (address, host, serving)
+}
+
+#[tokio::test]
+async fn a_controller_of_another_cluster_is_told_by_its_type() {
+    let (address, _host, _serving) = forgetful(&Arc::default()).await;
+    let client = Client::builder().controllers([address.clone()]).cluster_id(ClusterId([1; 16]));
+    let built = client.connect_timeout(Duration::from_secs(2)).build().await;
+    let Err(ConnectError::NoController { attempts, .. }) = built else { panic!("{built:?}") };
+    let failure = ControllerFailure::OtherCluster { cluster_id: ClusterId([9; 16]) };
+    assert_eq!(attempts, [ControllerAttempt { address, failure }]);
 }

@@ -109,3 +109,19 @@ fn callers_need_no_other_crate_of_the_workspace() {
     let missing: Vec<&String> = met.iter().filter(|name| !exported.contains(&name.as_str())).collect();
     assert!(missing.is_empty(), "in public signatures and not exported: {missing:?}");
 }
+
+#[test]
+fn every_example_program_is_run_against_a_cluster() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tests = std::fs::read_to_string(root.join("tests/against_clusters/examples.rs")).expect("text");
+    let names = sources(&root.join("examples")).into_iter().map(|(path, _)| path);
+    let names: Vec<String> =
+        names.map(|path| path.file_stem().expect("a file").to_string_lossy().into_owned()).collect();
+    assert!(names.len() >= 3, "{names:?}");
+    let runs = |name: &str| {
+        tests.contains(&format!("#[path = \"../../examples/{name}.rs\"]"))
+            && tests.contains(&format!(" {name}::run("))
+    };
+    let without: Vec<&String> = names.iter().filter(|name| !runs(name)).collect();
+    assert!(without.is_empty(), "no test runs {without:?}");
+}

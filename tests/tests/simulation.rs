@@ -28,7 +28,8 @@ fn simulate(arguments: &[&str]) -> Output {
     simulate.expect("the program was built with this test")
 }
 
-/// Compares everything that was recorded, digests of the checker's events and of the disks' bytes included.
+/// Compares everything that was recorded, digests of the checker's events and of the bytes on disks and network included.
+/// The runs are seconds apart, and answers would carry the date: what they read of the machine's clocks would show.
 fn twice(seed: u64) -> Report {
     let (first, second) = (whole(seed), whole(seed));
     for (at, (a, b)) in first.lines.iter().zip(&second.lines).enumerate() {
@@ -45,7 +46,10 @@ fn one_seed_twice_is_the_same_run() {
     assert!(here.lines.iter().any(|line| line.contains("the group has read up to")), "no group is at work");
     let elsewhere = simulate(&["--seeds", "1", "--seed", "1"]);
     let told = String::from_utf8_lossy(&elsewhere.stdout);
-    let digests = format!("events {:016x}, disks {:016x}", here.events_digest, here.disks_digest);
+    let digests = format!(
+        "events {:016x}, disks {:016x}, network {:016x}",
+        here.events_digest, here.disks_digest, here.network_digest
+    );
     assert!(told.contains(&digests), "{digests} here, and elsewhere\n{told}");
 }
 

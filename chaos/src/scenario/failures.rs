@@ -8,7 +8,7 @@ use plimsoll_client::{FlushPolicy, TopicConfig};
 use super::Scenario;
 use super::bars::{Bar, EVERY_PARTITION, NO_REROUTE, NOTHING_FILLS};
 use super::kills::{answers, back_in_sync};
-use super::run::{Run, TOPIC};
+use super::run::{Run, TOPIC, Whole};
 use crate::cluster::Topology;
 use crate::nemesis::freeze::Frozen;
 use crate::nemesis::injection::Injection;
@@ -62,7 +62,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         Scenario::new("directory-removed", "somebody deletes the data directory of a running node", |run| {
             Box::pin(directory_removed(run))
         })
-        .without(NOTHING_FILLS),
+        .without(NOTHING_FILLS)
+        .whole(Whole::Never("the node without its files is killed and stays so")),
     ]
 }
 

@@ -3,7 +3,7 @@
 use super::Scenario;
 use super::bars::{Bar, EVERY_PARTITION};
 use super::kills::serves_reads;
-use super::run::{Run, TOPIC};
+use super::run::{Run, TOPIC, Whole};
 use crate::cluster::Topology;
 use crate::filler::Filler;
 use crate::rig::VolumeSpec;
@@ -17,7 +17,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             (Bar::Detect, "nothing is sent to a node that starts"),
             (Bar::Reroute, "a node that starts leads nothing"),
             EVERY_PARTITION,
-        ]),
+        ])
+        .whole(Whole::AfterHolds("a node that started five times in a row is held back")),
         Scenario::new("logs-on-the-full-disk", "the logs of the nodes lie on the disks that fill", |run| {
             Box::pin(logs_on_the_disk(run))
         })

@@ -61,6 +61,7 @@ pub(super) async fn refused_for_good(run: &mut Run, from: Duration) {
 }
 
 pub(super) async fn writable_after(run: &mut Run, removed: Duration) {
+    run.lifted(removed);
     let again = run.until(Duration::from_secs(20), |run| run.first_ack(removed, |_| true).is_some()).await;
     run.bar(Bar::Recover, again.map(|at| millis(at.saturating_sub(removed))));
 }

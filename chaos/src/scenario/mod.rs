@@ -46,6 +46,7 @@ pub use soak::{Soak, rounds};
 pub use timeline::{Moment, Sample, Timeline, Volume};
 
 use self::bars::Without;
+use self::run::Whole;
 
 type Played<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
 type Play = for<'a> fn(&'a mut Run) -> Played<'a>;
@@ -61,6 +62,7 @@ pub struct Scenario {
     pub smoke: bool,
     /// Bars that cannot apply.
     without: Without,
+    whole: Whole,
     limit: Duration,
     topology: fn() -> Topology,
     play: Play,
@@ -102,7 +104,16 @@ pub fn all() -> Vec<Scenario> {
 impl Scenario {
     /// On three nodes with one disk each, held against every bar.
     const fn new(name: &'static str, about: &'static str, play: Play) -> Self {
-        Self { name, about, smoke: false, without: &[], limit: LIMIT, topology: three_nodes, play }
+        Self {
+            name,
+            about,
+            smoke: false,
+            without: &[],
+            whole: Whole::InTime,
+            limit: LIMIT,
+            topology: three_nodes,
+            play,
+        }
     }
 
     /// Part of the quick set.
@@ -118,6 +129,11 @@ impl Scenario {
     /// Without these bars.
     const fn without(self, without: Without) -> Self {
         Self { without, ..self }
+    }
+
+    /// It comes back later than others, or never.
+    const fn whole(self, whole: Whole) -> Self {
+        Self { whole, ..self }
     }
 
     /// It takes longer than others.
@@ -178,6 +194,9 @@ mod tests {
                 scenario.without.iter().map(|(bar, _)| *bar).collect();
             assert_eq!(bars.len(), scenario.without.len(), "{} strikes a bar out twice", scenario.name);
             assert!(scenario.without.iter().all(|(_, why)| !why.is_empty()), "{}", scenario.name);
+            if let Whole::AfterHolds(why) | Whole::Never(why) = scenario.whole {
+                assert!(!why.is_empty(), "{}", scenario.name);
+            }
         }
     }
 }

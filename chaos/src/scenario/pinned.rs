@@ -175,6 +175,7 @@ async fn pinned(run: &mut Run) -> anyhow::Result<()> {
     let committed = run.now();
     room_again(run, committed, from).await?;
     drop(fillers);
+    run.lifted(run.now());
     drop(member.close().await);
     Ok(())
 }
@@ -202,6 +203,7 @@ async fn dead(run: &mut Run) -> anyhow::Result<()> {
     let deleted = run.now();
     room_again(run, deleted, from).await?;
     drop(fillers);
+    run.lifted(run.now());
     Ok(())
 }
 
@@ -228,6 +230,7 @@ async fn past(run: &mut Run) -> anyhow::Result<()> {
         format!("the member was given {} again", next.record.offset)
     });
     drop(fillers);
+    run.lifted(run.now());
     drop(member.close().await);
     for spu in 1..=3 {
         run.end_episode(spu, from).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Scenario;
 use super::bars::{Bar, EVERY_PARTITION};
 use super::one_full::leader_full;
-use super::run::{Run, TOPIC};
+use super::run::{Run, TOPIC, Whole};
 use crate::cluster::Topology;
 use crate::nemesis::ballast::Ballast;
 use crate::rig::{Filesystem, VolumeSpec};
@@ -44,7 +44,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             (Bar::Recover, "a failed volume comes back with a restart of the node"),
             (Bar::LogLines, "it fails and does not return to Normal"),
             EVERY_PARTITION,
-        ]),
+        ])
+        .whole(Whole::Never("the volume that failed stays out until its node starts again")),
     ]
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use plimsoll_client::Client;
 use plimsoll_host::{Host, Task};
-use plimsoll_proto::v1::{ClusterEvent, VolumeFacts};
+use plimsoll_proto::v1::{ClusterEvent, TopicInfo, VolumeFacts};
 
-use super::run::millis;
+use super::run::{TOPIC, millis};
 use super::timeline::{Moment, Sample, Timeline, Volume};
 use crate::rig::{Disk, share};
 use crate::screen::{Screen, gauge};
@@ -81,6 +81,10 @@ struct State {
     /// Volumes whose recovery is held back against flapping, and how often one began to be.
     held: BTreeMap<(u32, String), bool>,
     held_recoveries: u64,
+    /// Until when, on the run's clock.
+    held_until: Option<Duration>,
+    /// Since when every partition of the judged topic has its full set; `None` while one has not.
+    full_since: Option<Duration>,
     samples: Vec<Sample>,
     story: Vec<Moment>,
     phase: String,
@@ -155,6 +159,16 @@ impl Recorder {
         self.shared.state().held_recoveries
     }
 
+    /// Until when volumes were held back, as far as nodes have told by now.
+    pub(super) fn held_until(&self) -> Option<Duration> {
+        self.shared.state().held_until
+    }
+
+    /// Since when every partition of the judged topic has its full set without a break.
+    pub(super) fn full_since(&self) -> Option<Duration> {
+        self.shared.state().full_since
+    }
+
     /// What was recorded; transitions and log lines are the caller's to add.
     pub(super) fn timeline(&self) -> Timeline {
         let state = self.shared.state();
@@ -171,8 +185,17 @@ impl Recorder {
     }
 }
 
+/// Whether every partition has all of its copies in sync, and none is on its way.
+fn is_full(topic: &TopicInfo) -> bool {
+    topic.partitions.iter().all(|found| {
+        found.in_sync.len() == found.replicas.len() && found.reassignment.is_none() && found.leader != 0
+    })
+}
+
 impl State {
-    fn count_held(&mut self) {
+    fn count_held(&mut self, now: Duration) {
+        let longest = self.facts.values().map(|facts| facts.hold_ms).max().filter(|hold_ms| *hold_ms > 0);
+        self.held_until = self.held_until.max(longest.map(|hold_ms| now + Duration::from_millis(hold_ms)));
         for (place, facts) in &self.facts {
             let held = facts.hold_ms > 0;
             let before = self.held.insert(place.clone(), held).unwrap_or(false);
@@ -201,7 +224,7 @@ impl Shared {
                 });
                 let mut state = self.state();
                 state.facts = facts.collect();
-                state.count_held();
+                state.count_held(self.host.clock.now());
             }
             self.host.clock.sleep(INTERVAL * 2).await;
         }
@@ -216,8 +239,11 @@ impl Shared {
 
     fn sample(&self) {
         let image = self.client.metadata();
-        let ms = self.ms(self.host.clock.now());
+        let now = self.host.clock.now();
+        let ms = self.ms(now);
         let mut state = self.state();
+        state.full_since =
+            image.topic_by_name(TOPIC).filter(|topic| is_full(topic)).and(state.full_since.or(Some(now)));
         let mut sample = Sample { ms, ..Sample::default() };
         for (acked, refused) in state.loads.iter().map(|counters| counters()) {
             sample.acked += acked;

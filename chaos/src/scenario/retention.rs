@@ -55,6 +55,7 @@ async fn expire(run: &mut Run, config: TopicConfig, bytes: u64) -> anyhow::Resul
     let again = again.map(|at| millis(at.saturating_sub(expired)));
     run.figure("expired_to_writable_ms", again, Some(5_000));
     drop(fillers);
+    run.lifted(run.now());
     for spu in 1..=3 {
         run.end_episode(spu, from).await?;
     }

@@ -3,6 +3,7 @@
 mod cases;
 mod conclude;
 mod figures;
+mod healed;
 mod waits;
 mod workloads;
 
@@ -60,6 +61,8 @@ pub struct Run {
     episodes: Vec<(u32, Duration, Duration)>,
     /// Nodes that the scenario itself silences.
     silenced: BTreeSet<u32>,
+    /// When a fault was lifted last, unless another one came since.
+    lifted: Mutex<Option<Duration>>,
     /// Nodes whose copy is not asked for in the end, and why.
     excused: BTreeMap<u32, &'static str>,
     /// What each node had open in the beginning.
@@ -96,6 +99,7 @@ impl Run {
             logs: Mutex::new(logs),
             episodes: Vec::new(),
             silenced: BTreeSet::new(),
+            lifted: Mutex::default(),
             excused: BTreeMap::new(),
             open_before: BTreeMap::new(),
             probed: Vec::new(),
@@ -264,6 +268,7 @@ impl Run {
     /// `kill -9` of a node; that it falls silent is no fault of anybody.
     pub(super) fn kill(&mut self, spu: u32) {
         self.silenced.insert(spu);
+        self.broken_again();
         self.cluster.spu(spu).kill();
         self.say(&format!("spu {spu} is killed"));
     }
@@ -271,6 +276,7 @@ impl Run {
     /// Starts it again.
     pub(super) fn start_again(&mut self, spu: u32) -> anyhow::Result<()> {
         self.say(&format!("spu {spu} starts"));
+        self.lifted(self.now());
         self.cluster.spu(spu).start()
     }
 
@@ -303,6 +309,7 @@ impl Run {
     /// As [`Run::fill`], at another speed.
     pub(super) async fn fill_at(&self, disk: &Disk, bytes_per_s: u64) -> anyhow::Result<(Filler, Fill)> {
         let mut filler = Filler::create(disk)?;
+        self.broken_again();
         let mark = disk.space()?.capacity_bytes / 20;
         let fill = filler.fill(&self.host.clock, bytes_per_s, mark, SETTLED).await?;
         self.say(&format!(
@@ -326,6 +333,7 @@ impl Run {
 
     /// Milliseconds from `from` until `spu` is writable by a committed entry, at most 20 s.
     pub(super) async fn recover_ms(&self, spu: u32, from: Duration) -> Option<u64> {
+        self.lifted(from);
         let at = self.until(Duration::from_secs(20), |run| run.writable(spu)).await?;
         Some(millis(at.saturating_sub(from)))
     }
@@ -352,8 +360,10 @@ impl Run {
     pub(super) async fn end_oscillation(&mut self, spu: u32, from: Duration) -> anyhow::Result<()> {
         self.end_episode(spu, from).await?;
         self.episodes.pop();
+        const LINES: u64 = 20;
         let lines = self.log_lines(spu, from, self.now());
-        self.figure("log_lines", Some(lines), Some(20));
+        self.evidence.record(healed::logged(spu, lines, LINES));
+        self.figure("log_lines", Some(lines), Some(LINES));
         Ok(())
     }
 
@@ -388,6 +398,7 @@ impl Run {
     }
 }
 
+pub(super) use healed::Whole;
 pub(super) use workloads::records_in;
 
 pub(super) use figures::{of_requests_to_full_disks, percentile};

@@ -6,7 +6,7 @@ use plimsoll_client::TopicConfig;
 
 use super::Scenario;
 use super::bars::{Bar, EVERY_PARTITION, NO_REROUTE, Without};
-use super::run::{Run, TOPIC, millis};
+use super::run::{Run, TOPIC, Whole, millis};
 use crate::filler::Filler;
 
 const OSCILLATES: Without = &[
@@ -16,17 +16,21 @@ const OSCILLATES: Without = &[
     EVERY_PARTITION,
 ];
 
+const HELD: Whole = Whole::AfterHolds("a volume that comes and goes is held back longer each time");
+
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("oscillation-at-the-mark", "free space crosses the mark ten times a second", |run| {
             Box::pin(oscillation(run, 40))
         })
-        .without(OSCILLATES),
+        .without(OSCILLATES)
+        .whole(HELD),
         Scenario::new("oscillation-for-ten-minutes", "the same for ten minutes", |run| {
             Box::pin(oscillation(run, 600))
         })
         .within(Duration::from_secs(720))
-        .without(OSCILLATES),
+        .without(OSCILLATES)
+        .whole(HELD),
         Scenario::new(
             "batch-larger-than-what-is-left",
             "producers of large records fill the disks themselves",
@@ -75,6 +79,7 @@ async fn oscillation(run: &mut Run, lasts_s: u64) -> anyhow::Result<()> {
         run.pause(0.05).await;
     }
     filler.remove()?;
+    run.lifted(run.now());
     run.poll_logs();
     let entries = run.offline_entries(spu, before).await?;
     run.figure("write_offline_entries", Some(entries), Some(10));
@@ -110,6 +115,7 @@ async fn large_batches(run: &mut Run) -> anyhow::Result<()> {
     let again = run.until(Duration::from_secs(20), |run| run.first_ack(deleted, |_| true).is_some()).await;
     run.bar(Bar::Recover, again.map(|at| millis(at.saturating_sub(deleted))));
     drop(fillers);
+    run.lifted(run.now());
     Ok(())
 }
 
@@ -142,5 +148,6 @@ async fn slow_reader(run: &mut Run) -> anyhow::Result<()> {
     let refused = run.first_refusal(from);
     run.expect(refused.is_none(), || format!("refused although there was something to delete: {refused:?}"));
     drop(fillers);
+    run.lifted(run.now());
     Ok(())
 }

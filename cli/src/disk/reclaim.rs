@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use plimsoll_client::{Client, GroupError, MetadataImage, NodeError, Offset, PartitionId, Reason, TopicId};
 use plimsoll_host::Host;
 use plimsoll_host::config::ByteSize;
@@ -96,17 +97,30 @@ struct Reader {
 /// What each group has committed.
 type Committed = BTreeMap<String, BTreeMap<PartitionId, Offset>>;
 
+/// Groups asked at once.
+const GROUPS_AT_ONCE: usize = 8;
+
 async fn committed(client: &Client) -> Result<Committed, GroupError> {
-    let mut committed = Committed::new();
-    for group in client.list_groups().await? {
-        match client.group(group.group.clone()).committed().await {
-            Ok(offsets) => drop(committed.insert(group.group, offsets)),
+    let groups = client.list_groups().await?.into_iter().map(|group| group.group);
+    committed_of(groups, async |group| client.group(group).committed().await).await
+}
+
+/// Asks several groups at once, in order of their names whoever answers first.
+async fn committed_of(
+    groups: impl IntoIterator<Item = String>,
+    ask: impl AsyncFn(String) -> Result<BTreeMap<PartitionId, Offset>, GroupError>,
+) -> Result<Committed, GroupError> {
+    let ask = &ask;
+    let asked = groups.into_iter().map(|group| async move {
+        match ask(group.clone()).await {
+            Ok(offsets) => Ok(Some((group, offsets))),
             // Deleted meanwhile.
-            Err(error) if error.reason() == Some(Reason::UnknownGroup) => {}
-            Err(error) => return Err(error),
+            Err(error) if error.reason() == Some(Reason::UnknownGroup) => Ok(None),
+            Err(error) => Err(error),
         }
-    }
-    Ok(committed)
+    });
+    let known = stream::iter(asked).buffer_unordered(GROUPS_AT_ONCE);
+    known.try_filter_map(async |known| Ok(known)).try_collect().await
 }
 
 /// Asks the groups only where records would go. Failing that is told: the plan is good without them.
@@ -331,7 +345,11 @@ impl From<NodeError> for Failure {
 
 #[cfg(test)]
 mod tests {
-    use plimsoll_client::SpuId;
+    use std::cell::Cell;
+    use std::time::Duration;
+
+    use plimsoll_client::{ErrorDetail, Refusal, SpuId};
+    use tokio::sync::Barrier;
 
     use super::*;
 
@@ -361,6 +379,32 @@ mod tests {
         for (floor, unread) in [(0, 50), (100, 50), (120, 30), (150, 0), (900, 0)] {
             assert_eq!(plan(floor, &[]).logs[0].unread_records, unread, "floor {floor}");
         }
+    }
+
+    #[tokio::test]
+    async fn several_groups_are_asked_at_once_and_told_in_order() {
+        let refused = |reason| GroupError::Refused(Refusal::new(ErrorDetail::not_written(reason, "why")));
+        let (asked_now, asked_most) = (Cell::new(0), Cell::new(0));
+        // Nobody is answered before so many are asked.
+        let enough = Barrier::new(GROUPS_AT_ONCE);
+        let ask = async |group: String| {
+            asked_now.set(asked_now.get() + 1);
+            asked_most.set(asked_most.get().max(asked_now.get()));
+            enough.wait().await;
+            asked_now.set(asked_now.get() - 1);
+            if group == "3" { Err(refused(Reason::UnknownGroup)) } else { Ok(BTreeMap::new()) }
+        };
+        let all: Vec<String> = (0..2 * GROUPS_AT_ONCE).map(|name| format!("{name:x}")).collect();
+        let committed = committed_of(all.iter().rev().cloned(), ask);
+        let committed = Host::real().clock.timeout(Duration::from_secs(60), committed).await;
+        let committed = committed.expect("not one after the other").expect("no error");
+        let expected = all.iter().filter(|group| *group != "3");
+        assert!(committed.keys().eq(expected), "{:?}", committed.keys());
+        assert_eq!(asked_most.get(), GROUPS_AT_ONCE);
+
+        let ask = async |_| Err(refused(Reason::InvalidArgument));
+        let failed = committed_of(all, ask).await.expect_err("not known");
+        assert_eq!(failed.reason(), Some(Reason::InvalidArgument));
     }
 
     #[test]

@@ -134,11 +134,13 @@ fn undo(group: &str, changes: &[ResetTo]) -> Vec<String> {
             back.entry((&change.topic, from)).or_default().push(change.partition);
         }
     }
-    let command = |((topic, from), partitions): ((&str, u64), Vec<u32>)| {
-        let partitions: String = partitions.iter().map(|index| format!(" --partition {index}")).collect();
-        format!("plimsoll group reset {} --topic {}{partitions} --to {from}", quoted(group), quoted(topic))
-    };
-    back.into_iter().map(command).collect()
+    back.into_iter().map(|((topic, from), partitions)| command(group, topic, &partitions, from)).collect()
+}
+
+/// What sets partitions of a topic to an offset.
+pub(crate) fn command(group: &str, topic: &str, partitions: &[u32], to: u64) -> String {
+    let partitions: String = partitions.iter().map(|index| format!(" --partition {index}")).collect();
+    format!("plimsoll group reset {} --topic {}{partitions} --to {to}", quoted(group), quoted(topic))
 }
 
 /// The partitions that a reset is about.

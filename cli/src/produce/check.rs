@@ -26,19 +26,19 @@ struct Checked {
 }
 
 /// What records have to keep to.
-struct Limits {
+pub(crate) struct Limits {
     partitions: u32,
     batch_bytes_max: usize,
 }
 
-/// Why a line cannot be sent.
-struct Wrong {
-    code: Code,
-    why: String,
+/// Why a record cannot be sent.
+pub(crate) struct Wrong {
+    pub(crate) code: Code,
+    pub(crate) why: String,
 }
 
 impl Limits {
-    fn of(image: &MetadataImage, topic: &str) -> Result<Self, Failure> {
+    pub(crate) fn of(image: &MetadataImage, topic: &str) -> Result<Self, Failure> {
         let unknown = || {
             let why = ProduceErrorKind::UnknownTopic(topic.to_owned());
             Failure::new(Code::NotFound, format!("{why}\nsee which there are with `plimsoll topic list`"))
@@ -52,7 +52,7 @@ impl Limits {
         })
     }
 
-    fn check(&self, record: &Record) -> Result<(), Wrong> {
+    pub(crate) fn check(&self, record: &Record) -> Result<(), Wrong> {
         let wrong = |code, kind: ProduceErrorKind| Err(Wrong { code, why: kind.to_string() });
         let headers: Vec<_> =
             record.headers.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();

@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::net::TcpListener;
-
-use crate::process::{Folder, free_addresses, plimsoll};
+use crate::process::{Folder, free_cluster_port, plimsoll};
 use serde_json::{Value, json};
 
 /// Stops what a test that failed left running.
@@ -27,18 +25,6 @@ fn pids(document: &Value) -> Vec<Option<u64>> {
     document["processes"].as_array().unwrap().iter().map(|process| process["pid"].as_u64()).collect()
 }
 
-/// A free port whose tenth follower is free, too: controllers take the first, storage nodes begin at the other.
-fn ports() -> (String, [String; 2]) {
-    loop {
-        let [first]: [String; 1] = free_addresses();
-        let port: u16 = first.rsplit_once(':').unwrap().1.parse().unwrap();
-        let spu = format!("127.0.0.1:{}", port.saturating_add(10));
-        if TcpListener::bind(&spu).is_ok() {
-            return (port.to_string(), [first, spu]);
-        }
-    }
-}
-
 /// One that ended and that nobody has waited for yet has no command line.
 fn runs(pid: u64) -> bool {
     std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
@@ -48,7 +34,9 @@ fn runs(pid: u64) -> bool {
 fn programs_learn_what_was_started_and_stopped() {
     let folder = Folder::new("local");
     let dir = folder.path("cluster");
-    let (port, [first, spu]) = ports();
+    let port = free_cluster_port();
+    let [first, spu] = [port, port + 10].map(|port| format!("127.0.0.1:{port}"));
+    let port = port.to_string();
     let start = ["cluster", "start", "--local", "--dir", &dir, "--port", &port, "--byte-limit", "64MiB"];
     let start = [&start[..], &["--controllers", "1", "--spus", "1"]].concat();
     let stop = ["cluster", "stop", "--dir", &dir];

@@ -82,6 +82,9 @@ fn what_is_sound_is_0_and_nothing_is_written() {
     let (_, out) = folder.log("dump", &["-o", "json", "--from", "2", "--to", "4"]);
     let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2, "a segment and one batch: {out}");
+    for nothing in [["--from", "4", "--to", "4"], ["--from", "4", "--to", "2"]] {
+        assert_eq!(folder.log("dump", &nothing).0, 2, "{nothing:?}");
+    }
     assert_eq!((&lines[1]["kind"], &lines[1]["base_offset"]), (&"batch".into(), &2.into()));
     assert_eq!((&lines[1]["compression"], &lines[1]["leader_epoch"]), (&"zstd".into(), &4.into()));
     assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1);

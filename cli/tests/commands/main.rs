@@ -2,12 +2,14 @@
 
 mod command_line;
 mod disks;
+mod dry_runs;
 mod interrupted;
 mod local_cluster;
 mod log_files;
 mod operators;
 mod process;
 mod records;
+mod relief;
 mod surroundings;
 mod taken_at_its_word;
 mod terminal;

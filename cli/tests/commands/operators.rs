@@ -202,7 +202,8 @@ fn health_says_the_verdict_first_and_mutes_for_one_person() {
     assert_eq!(code, 0, "{out}{err}");
     assert!(out.contains("PASS  controller") && out.contains("the port is open"), "{out}");
     let bundle = cluster.folder.path("bundle.json");
-    assert_eq!(cluster.ask(&["doctor", "--bundle", &bundle]).0, 0);
+    let (code, _, err) = cluster.ask(&["doctor", "--bundle", &bundle]);
+    assert!(code == 0 && err.contains(&format!("undo: rm {bundle}\n")), "{err}");
     let text = std::fs::read_to_string(&bundle).expect("a bundle");
     let bundled: Value = serde_json::from_str(&text).expect("JSON");
     for part in ["checks", "status", "topics", "events", "findings"] {

@@ -3,13 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
 use std::process::Stdio;
 
 use serde_json::Value;
 
 use crate::process::cluster::Cluster;
-use crate::process::{Folder, Server, command, free_addresses, plimsoll, terminate};
+use crate::process::{Folder, Server, command, free_cluster_port, plimsoll, terminate};
 
 #[test]
 fn a_json_line_goes_to_the_partition_that_it_names_or_is_refused_by_its_line() {
@@ -185,22 +184,11 @@ impl Drop for Stop {
     }
 }
 
-/// A free port whose tenth follower is free, too: controllers take the first, storage nodes begin at the other.
-fn port() -> u16 {
-    loop {
-        let [first]: [String; 1] = free_addresses();
-        let port: u16 = first.rsplit_once(':').unwrap().1.parse().unwrap();
-        if port < 65_000 && TcpListener::bind(("127.0.0.1", port + 10)).is_ok() {
-            return port;
-        }
-    }
-}
-
 #[test]
 fn a_local_cluster_is_checked_before_it_starts_and_says_what_it_does_not_take() {
     let folder = Folder::new("local-words");
     let dir = folder.path("cluster");
-    let port = port();
+    let port = free_cluster_port();
     let (own, other) = (port.to_string(), (port - 1).to_string());
     let start = |port: &str, limit: &str, more: &[&str]| {
         let start = ["cluster", "start", "--local", "--dir", &dir, "--controllers", "1", "--spus", "1"];

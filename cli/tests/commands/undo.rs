@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::process::cluster::Cluster;
-use crate::process::{Folder, command, free_addresses, plimsoll, terminate};
+use crate::process::local::Local;
+use crate::process::{command, free_addresses, free_cluster_port, plimsoll, terminate};
 
 /// Every command that has `--dry-run`, as the help tells it.
 fn changing(words: &[&str], found: &mut BTreeSet<String>) {
@@ -29,66 +29,9 @@ fn changing(words: &[&str], found: &mut BTreeSet<String>) {
     }
 }
 
-/// Three controllers and two storage nodes, stopped at the end.
-struct Local {
-    folder: Folder,
-    dir: String,
-    controllers: String,
-}
-
-impl Local {
-    fn start(name: &str) -> Self {
-        let folder = Folder::new(name);
-        let dir = folder.path("cluster");
-        let mut local = Self { folder, dir, controllers: String::new() };
-        let port = local.ports();
-        let start = ["cluster", "start", "--local", "--dir", &local.dir, "--byte-limit", "64MiB"];
-        let size = ["--controllers", "3", "--spus", "2", "--port", &port, "-o", "json"];
-        let (code, out, err) = local.run(&[&start[..], &size].concat());
-        assert_eq!(code, 0, "{out}{err}");
-        let started: Value = serde_json::from_str(&out).unwrap();
-        let named: Vec<&str> =
-            started["controllers"].as_array().unwrap().iter().map(|at| at.as_str().unwrap()).collect();
-        local.controllers = named.join(",");
-        local
-    }
-
-    /// Controllers take the first and those behind it, storage nodes the tenth after it and those behind.
-    fn ports(&self) -> String {
-        loop {
-            let [first]: [String; 1] = free_addresses();
-            let port: u16 = first.rsplit_once(':').unwrap().1.parse().unwrap();
-            let free = |more| TcpListener::bind(("127.0.0.1", port.saturating_add(more))).is_ok();
-            if [0, 1, 2, 10, 11].into_iter().all(free) {
-                return port.to_string();
-            }
-        }
-    }
-
-    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
-        let mut command = command(arguments);
-        command.env("XDG_CONFIG_HOME", self.folder.path("config"));
-        let output = command.output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-    }
-
-    fn must(&self, line: &str) {
-        let arguments: Vec<&str> = line.split(' ').collect();
-        let (code, out, err) = self.run(&arguments);
-        assert_eq!(code, 0, "{line}: {out}{err}");
-    }
-}
-
-impl Drop for Local {
-    fn drop(&mut self) {
-        drop(self.run(&["cluster", "stop", "--dir", &self.dir]));
-    }
-}
-
 #[test]
 fn every_command_that_changes_something_names_its_undo_or_that_there_is_none() {
-    let local = Local::start("undo-all");
+    let local = Local::start("undo-all", 3, 2);
     let (at, records) = (&local.controllers, local.folder.file("records", "one\ntwo\n"));
     local.must(&format!("topic create t --replicas 2 --controller {at}"));
     local.must(&format!("produce t --file {records} --controller {at}"));
@@ -98,7 +41,7 @@ fn every_command_that_changes_something_names_its_undo_or_that_there_is_none() {
     local.must("profile set b --controller c2:7001");
 
     let other = local.folder.path("other");
-    let start = format!("cluster start --local --port {}", local.ports());
+    let start = format!("cluster start --local --port {}", free_cluster_port());
     let leader = leader(&local);
     // A command, and whether anything takes it back.
     let mut cases = vec![
@@ -119,10 +62,14 @@ fn every_command_that_changes_something_names_its_undo_or_that_there_is_none() {
         // Who leads already: then there is nothing to take back.
         (format!("partition elect t/0 --to {leader}"), false),
         ("partition relief".to_owned(), false),
+        ("partition relief --cancel".to_owned(), false),
         ("retention set t --for 1h".to_owned(), true),
         ("group reset g --to latest".to_owned(), true),
         ("group delete g".to_owned(), false),
         (format!("produce t --file {records}"), false),
+        ("bench produce t --records 5".to_owned(), false),
+        ("consume t --group g --count 1".to_owned(), true),
+        (format!("man --dir {}", local.folder.path("man")), true),
         ("disk reclaim --spu 1 --target-free 1MiB".to_owned(), false),
         ("disk borrow --spu 1 --bytes 1MiB".to_owned(), true),
         ("disk drill --spu 1".to_owned(), true),
@@ -145,6 +92,14 @@ fn every_command_that_changes_something_names_its_undo_or_that_there_is_none() {
             // Those that talk to a cluster say to which.
             let named =
                 if help.contains("--profile") { format!(" --controller {at}") } else { String::new() };
+            if let Some(told) = PLAIN.iter().find(|plain| *plain.0 == **name).map(|plain| plain.1) {
+                let full = format!("{line} --dry-run{named}");
+                let (code, out, err) = local.run(&full.split(' ').collect::<Vec<_>>());
+                assert_eq!(code, 0, "{full}: {out}{err}");
+                let told = undo_in(if told == Told::Error { &err } else { &out });
+                assert!(undone && told.is_some_and(|undo| undo.ends_with(&named)), "{full}: {told:?}");
+                continue;
+            }
             let full = format!("{line} --dry-run -o json{named}");
             let (code, out, err) = local.run(&full.split(' ').collect::<Vec<_>>());
             assert_eq!(code, 0, "{full}: {out}{err}");
@@ -158,6 +113,63 @@ fn every_command_that_changes_something_names_its_undo_or_that_there_is_none() {
         }
     }
     assert!(cases.is_empty(), "these have no --dry-run: {cases:?}");
+}
+
+/// Where a command that prints no document says its undo.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Output,
+    Error,
+}
+
+/// Records and pages are no documents.
+const PLAIN: [(&str, Told); 2] = [("consume", Told::Error), ("man", Told::Output)];
+
+/// The undo among lines; `None` where they say that there is none.
+fn undo_in(text: &str) -> Option<&str> {
+    let undo = text.lines().find_map(|line| line.strip_prefix("undo: "));
+    let undo = undo.unwrap_or_else(|| panic!("no word of an undo: {text}"));
+    Some(undo).filter(|undo| !undo.starts_with("there is none"))
+}
+
+#[test]
+fn what_was_done_with_records_and_pages_is_followed_by_its_undo() {
+    let mut cluster = Cluster::start("undo-done");
+    // What a bench sends is no text.
+    assert_eq!(cluster.ask(&["topic", "create", "b"]).0, 0);
+    assert_eq!(undo_in(&cluster.ask(&["bench", "produce", "b", "--records", "3", "--size", "8"]).1), None);
+    let benched = cluster.json(&["bench", "produce", "b", "--records", "3", "--size", "8"]);
+    assert!(benched.get("undo").is_some_and(Value::is_null), "{benched:#}");
+    assert_eq!(cluster.ask(&["topic", "create", "t", "--partitions", "2"]).0, 0);
+    let (code, err) = cluster.produce(&["t"], b"a\nb\nc\nd\ne\nf\ng\nh\n");
+    assert_eq!((code, undo_in(&err)), (0, None));
+
+    // Of a group that was not there, and of one that was.
+    let named = format!("--controller {}", cluster.controller);
+    let committed = || {
+        let offsets = cluster.json(&["group", "describe", "g"])["offsets"].clone();
+        offsets.as_array().unwrap().iter().filter_map(|read| read["committed"].as_u64()).sum::<u64>()
+    };
+    let config = cluster.folder.path("config");
+    let (code, _, err) = cluster.ask(&["consume", "t", "--group", "g", "--count", "3"]);
+    let gone = undo_in(&err).unwrap_or_else(|| panic!("{err}"));
+    assert_eq!((code, gone), (0, format!("plimsoll group delete g {named}").as_str()));
+    assert_eq!(committed(), 3);
+    let (code, _, err) = cluster.ask(&["consume", "t", "--group", "g", "--count", "5"]);
+    assert_eq!((code, committed()), (0, 8), "{err}");
+    type_into_shell(undo_in(&err).unwrap_or_else(|| panic!("{err}")), &config);
+    assert_eq!(committed(), 3, "{err}");
+    type_into_shell(gone, &config);
+    assert_eq!(cluster.ask(&["group", "describe", "g"]).0, 4);
+
+    let dir = cluster.folder.path("two words");
+    let (code, _, err) = plimsoll(&["man", "--dir", &dir]);
+    assert_eq!(code, 0, "{err}");
+    let (again, _, replaced) = plimsoll(&["man", "--dir", &dir]);
+    assert_eq!((again, undo_in(&replaced)), (0, None), "what was there before is gone");
+    type_into_shell(undo_in(&err).unwrap_or_else(|| panic!("{err}")), &config);
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0, "{err}");
+    terminate(&mut cluster.server);
 }
 
 /// Who leads the partition of topic t.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use plimsoll_proto::v1;
 
+use super::controllers::listed;
 use super::{ControllerAttempt, LastCause, told};
 use crate::refusal::{Outcome, Refusal};
 use crate::retry::{PAUSE, RetryAdvice, Space};
@@ -91,8 +92,4 @@ impl AdminError {
     pub fn is_retryable(&self) -> bool {
         self.retry_advice().is_retryable()
     }
-}
-
-fn listed(attempts: &[ControllerAttempt]) -> String {
-    attempts.iter().map(ControllerAttempt::to_string).collect::<Vec<_>>().join("; ")
 }

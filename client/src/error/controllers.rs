@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use plimsoll_proto::ids::ClusterId;
 use plimsoll_proto::v1::ErrorDetail;
 
 use super::{AdminError, LastCause};
 use crate::metadata::{is_refused, why};
 use crate::refusal::{Outcome, Refusal};
 
-/// A controller that was of no use to a call, and why.
+/// A controller that was of no use to a call, or to a client that was to be connected, and why.
 ///
 /// ```
 /// use plimsoll_client::{ControllerAttempt, ControllerFailure};
@@ -26,7 +27,7 @@ pub struct ControllerAttempt {
     pub failure: ControllerFailure,
 }
 
-/// Why a controller was of no use to a call.
+/// Why a controller was of no use to a call, or to a client that was to be connected.
 ///
 /// ```
 /// use plimsoll_client::{ControllerFailure, ErrorDetail, Reason, Refusal};
@@ -52,6 +53,22 @@ pub enum ControllerFailure {
     /// It did not answer in time.
     #[error("no answer in time")]
     Unanswered,
+    /// Connecting only: it is of another cluster than [`cluster_id`](crate::ClientBuilder::cluster_id) says. Correct
+    /// the address or the id.
+    #[error("it belongs to cluster {cluster_id}")]
+    OtherCluster {
+        /// Its cluster.
+        cluster_id: ClusterId,
+    },
+    /// Connecting only: it knows nobody who leads the controllers, and may be cut off from the others.
+    #[error("it knows no leader")]
+    NoLeader,
+    /// Connecting only: what it answered is not of the protocol.
+    #[error("malformed answer: {why}")]
+    Malformed {
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 impl ControllerFailure {
@@ -59,7 +76,12 @@ impl ControllerFailure {
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Refused(refusal) => Some(refusal),
-            Self::NotListening | Self::ConnectionLost { .. } | Self::Unanswered => None,
+            Self::NotListening
+            | Self::ConnectionLost { .. }
+            | Self::Unanswered
+            | Self::OtherCluster { .. }
+            | Self::NoLeader
+            | Self::Malformed { .. } => None,
         }
     }
 
@@ -71,6 +93,11 @@ impl ControllerFailure {
             None => Self::ConnectionLost { why: why(status) },
         }
     }
+}
+
+/// As a part of a sentence.
+pub(super) fn listed(attempts: &[ControllerAttempt]) -> String {
+    attempts.iter().map(ControllerAttempt::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// What stood in the way of one call so far.

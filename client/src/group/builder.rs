@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plimsoll_proto::ids::{Offset, PartitionId};
+use tracing::Instrument as _;
 
 use super::consumer::GroupConsumer;
 use super::error::GroupError;
@@ -154,6 +155,11 @@ impl GroupBuilder {
     /// created, such as `NO_PLACEMENT` on a cluster without room; [`GroupError::TimedOut`] when no coordinator answers;
     /// [`GroupError::Refused`] with `UNSUPPORTED_PROTOCOL` by one that is too old for groups.
     pub async fn build(self) -> Result<GroupConsumer, GroupError> {
+        let span = tracing::debug_span!("join", group = %self.group);
+        self.join().instrument(span).await
+    }
+
+    async fn join(self) -> Result<GroupConsumer, GroupError> {
         calls::ensure_topic(&self.client).await?;
         let mut consumers = BTreeMap::new();
         for topic in &self.topics {

@@ -11,6 +11,7 @@ use plimsoll_proto::v1::group_client::GroupClient;
 use plimsoll_proto::v1::{self, ErrorDetail, Reason};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
+use tracing::Instrument as _;
 
 use super::error::GroupError;
 use crate::client::Client;
@@ -159,6 +160,16 @@ pub(super) struct Committer {
 
 /// Commits offsets; durable on every in-sync copy when this returns.
 pub(super) async fn commit(
+    client: Client,
+    group: String,
+    by: Committer,
+    offsets: Offsets,
+) -> Result<(), GroupError> {
+    let span = tracing::debug_span!("commit", group = %group, partitions = offsets.len());
+    send_commits(client, group, by, offsets).instrument(span).await
+}
+
+async fn send_commits(
     client: Client,
     group: String,
     by: Committer,

@@ -10,6 +10,7 @@ use plimsoll_host::{Host, Lane};
 use plimsoll_proto::ids::{PartitionId, SpuId, TopicId};
 use plimsoll_proto::v1::{self, Reason};
 use tokio::sync::{mpsc, watch};
+use tracing::Instrument as _;
 
 use super::calls::{self, ATTEMPT_MAX};
 use crate::client::Client;
@@ -102,7 +103,9 @@ pub(super) fn start(client: &Client, settings: MemberSettings) -> Membership {
         heard_sequence: 0,
         hint: None,
     };
-    let lane = host.tasks.spawn_lane("group member", move || Box::pin(keeper.run()));
+    let (group, member) = (&keeper.settings.group, &keeper.settings.member_id);
+    let span = tracing::debug_span!("member", group = %group, member = %member);
+    let lane = host.tasks.spawn_lane("group member", move || Box::pin(keeper.run().instrument(span)));
     Membership { told: told_seen, owned, news: news_seen, polled_ms, lane }
 }
 
@@ -195,8 +198,10 @@ impl Keeper {
         let request = self.request(owned, false);
         let clock = self.client.shared.host.clock.clone();
         let limit = (WAIT_MAX + ATTEMPT_MAX).min(self.session_left());
+        let span = tracing::debug_span!("heartbeat", group = %self.settings.group, coordinator = %address);
+        let heartbeat = groups.group_heartbeat(request).instrument(span);
         let answer = tokio::select! {
-            answer = clock.timeout(limit, groups.group_heartbeat(request)) => answer,
+            answer = clock.timeout(limit, heartbeat) => answer,
             // An error means that the consumer is gone: the next turn leaves.
             _ = self.owned.changed() => {
                 self.owned.mark_changed();

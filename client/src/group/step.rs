@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use plimsoll_proto::ids::PartitionId;
+use tracing::Instrument as _;
 
 use super::calls::{self, Committer, Offsets};
 use super::error::GroupError;
@@ -29,7 +31,8 @@ pub(super) fn give_up(
     offsets: BoxFuture<'static, Offsets>,
     before: Option<BoxFuture<'static, Result<(), GroupError>>>,
 ) -> Step {
-    Box::pin(async move {
+    let span = tracing::debug_span!("rebalance", group = %group, given_up = partitions.len());
+    let step = async move {
         if let Some(before) = before {
             // An older commit must not come after this one.
             let _superseded = before.await;
@@ -38,12 +41,15 @@ pub(super) fn give_up(
         let committed =
             if offsets.is_empty() { Ok(()) } else { calls::commit(client, group, by, offsets).await };
         StepDone::GaveUp { partitions, committed }
-    })
+    };
+    step.instrument(span).boxed()
 }
 
 pub(super) fn find(client: Client, group: String, partitions: Vec<PartitionId>) -> Step {
-    Box::pin(async move {
+    let span = tracing::debug_span!("rebalance", group = %group, assigned = partitions.len());
+    let step = async move {
         let offsets = calls::fetch(&client, &group, &partitions).await;
         StepDone::Found { partitions, offsets }
-    })
+    };
+    step.instrument(span).boxed()
 }

@@ -32,6 +32,7 @@
 //! Only with the feature `testkit`, meant for `dev-dependencies`.
 
 mod error;
+mod ports;
 mod server;
 mod spawn;
 

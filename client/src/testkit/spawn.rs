@@ -2,7 +2,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -11,6 +10,7 @@ use std::sync::{OnceLock, mpsc};
 use plimsoll_host::Tasks;
 
 use super::error::TestkitError;
+use super::ports::free_port;
 
 type Job = (Command, mpsc::SyncSender<io::Result<Child>>);
 
@@ -61,13 +61,7 @@ pub(super) fn find_binary() -> Option<PathBuf> {
 
 /// Ports of the loopback interface that were free a moment ago, all different.
 pub(super) fn free_ports(count: u32) -> Result<Vec<u16>, TestkitError> {
-    let taken = |_| TestkitError::PortTaken;
-    let listeners = (0..count).map(|_| bind()).collect::<io::Result<Vec<_>>>().map_err(taken)?;
-    listeners.iter().map(|listener| Ok(listener.local_addr().map_err(taken)?.port())).collect()
-}
-
-fn bind() -> io::Result<TcpListener> {
-    TcpListener::bind(("127.0.0.1", 0))
+    (0..count).map(|_| free_port(0).map_err(|_| TestkitError::PortTaken)).collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "the log of a child process; no data of ours")]

@@ -1,15 +1,17 @@
-//! Who reads a log of `tracing` sees which partition or controller a line is about.
+//! Who reads a log of `tracing` sees which partition, group or controller a line is about.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use plimsoll_client::{Record, StartAt, TopicConfig};
+use futures::StreamExt as _;
+use plimsoll_client::{Record, SpuId, StartAt, TopicConfig};
+use plimsoll_host::Host;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Metadata, Subscriber};
 
-use super::{cluster, next};
+use super::{LIMIT, cluster, next};
 
 /// Remembers the spans of the SDK in which work was done, with their fields.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +64,7 @@ impl Visit for Text {
 }
 
 #[tokio::test]
-async fn work_is_done_in_a_span_that_names_the_partition_or_the_controller() {
+async fn work_is_done_in_a_span_that_names_what_it_is_about() {
     let Some((cluster, client)) = cluster(1, 1).await else { return };
     // For all threads: whether a span is recorded is decided for all by the one that gets there first. The tests beside
     // this one have other topics and controllers.
@@ -75,12 +77,26 @@ async fn work_is_done_in_a_span_that_names_the_partition_or_the_controller() {
     producer.send(Record::new("on time")).await.expect("accepted").await.expect("acknowledged");
     let mut consumer = client.consumer(topic).start(StartAt::Earliest).build().await.expect("built");
     assert_eq!(next(&mut consumer).await, "on time");
+    let mut member = client.group("traced").topics([topic]).auto_commit(None).build().await.expect("joined");
+    let record = Host::real().clock.timeout(LIMIT, member.next()).await.expect("in time");
+    record.expect("more to come").expect("no error");
+    member.commit().await.expect("committed");
+    let health = Host::real().clock.timeout(LIMIT, client.watch_health().next()).await;
+    assert!(health.expect("in time").expect("it never ends").reachable);
+    let member_id = member.member_id().to_owned();
+    let coordinator = client.spu_address(SpuId(1)).expect("the only node");
 
     let spans = recorder.spans();
     for expected in [
         format!("admin controller={}", cluster.controller_addresses()[0]),
         format!("produce topic={topic} partition=0"),
         format!("consume topic={topic} partition=0"),
+        "join group=traced".to_owned(),
+        format!("member group=traced member={member_id}"),
+        format!("heartbeat group=traced coordinator={coordinator}"),
+        "rebalance group=traced assigned=1".to_owned(),
+        "commit group=traced partitions=1".to_owned(),
+        "health".to_owned(),
     ] {
         assert!(spans.entered.contains(&expected), "{expected}: {:?}", spans.entered);
     }

@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::{Stream, StreamExt as _, stream};
 use plimsoll_host::{Clock, Host, ServerOptions, Task};
-use plimsoll_proto::ids::SpuId;
 use plimsoll_proto::v1::metadata_server::{Metadata, MetadataServer};
 use tonic::{Request, Response, Status};
 
 use super::*;
-use crate::control::heartbeat::HeartbeatTimings;
+use crate::control::testing::settings;
 use crate::runtime::testing::{CLUSTER, LIMIT, PARTITION, TestCluster, config};
 
 /// Often enough that nobody takes a controller for silent.
@@ -88,21 +87,10 @@ async fn a_controller_without_a_leader_is_left_for_one_that_knows_more() {
         addresses.push(address);
         servers.push(server);
     }
-    let settings = ControlSettings {
-        cluster_id: CLUSTER,
-        spu_id: SpuId(1),
-        advertise: "node-1:1".to_owned(),
-        rack: String::new(),
-        join_token: None,
-        heartbeat: HeartbeatTimings {
-            interval: Duration::from_millis(500),
-            answer_wait_max: Duration::from_secs(2),
-        },
-    };
     let (images, mut seen) = watch::channel(Arc::new(MetadataImage::empty()));
     let node = cluster.node(1).handle.clone();
     let controllers = Controllers::new(host.clone(), addresses);
-    let _watching = host.tasks.spawn("metadata watch", run(controllers, node.clone(), settings, images));
+    let _watching = host.tasks.spawn("metadata watch", run(controllers, node.clone(), settings(), images));
     let older = seen.wait_for(|image| image.version == old.version);
     drop(host.clock.timeout(LIMIT, older).await.expect("the first answers").expect("the watch goes on"));
     let newer = seen.wait_for(|image| image.topics == new.topics);

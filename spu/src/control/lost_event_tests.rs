@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
 use plimsoll_host::{Clock, ServerOptions};
-use plimsoll_proto::ids::SpuId;
 use plimsoll_proto::image::MetadataImage;
 use plimsoll_proto::v1;
 use plimsoll_proto::v1::metadata_server::{Metadata, MetadataServer};
@@ -15,9 +14,8 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::controllers::Controllers;
-use super::heartbeat::HeartbeatTimings;
-use super::link::ControlSettings;
 use super::metadata;
+use super::testing::settings;
 use crate::runtime::testing::{CLUSTER, LIMIT, PARTITION, TestCluster, config};
 
 const FIRST: u64 = 5000;
@@ -93,22 +91,11 @@ async fn a_node_that_missed_an_event_finds_out_by_the_digest_and_asks_for_everyt
         .serve_with_incoming(listener.into_incoming());
     let _server = host.tasks.spawn("forgetful controller", async move { drop(server.await) });
 
-    let settings = ControlSettings {
-        cluster_id: CLUSTER,
-        spu_id: SpuId(1),
-        advertise: "node-1:1".to_owned(),
-        rack: String::new(),
-        join_token: None,
-        heartbeat: HeartbeatTimings {
-            interval: Duration::from_millis(500),
-            answer_wait_max: Duration::from_secs(2),
-        },
-    };
     let (images, mut seen) = watch::channel(Arc::new(MetadataImage::empty()));
     let node = cluster.node(1).handle.clone();
     let controllers = Controllers::new(host.clone(), vec![address]);
     let _watching =
-        host.tasks.spawn("metadata watch", metadata::run(controllers, node.clone(), settings, images));
+        host.tasks.spawn("metadata watch", metadata::run(controllers, node.clone(), settings(), images));
     let reconciled = seen.wait_for(|image| image.topics == after.topics);
     host.clock.timeout(LIMIT, reconciled).await.expect("it finds out").expect("the watch goes on");
     assert_eq!(node.metadata().partition(&PARTITION).map(|info| info.leader), Some(2), "and acts by it");

@@ -23,6 +23,8 @@ mod metadata;
 mod registration;
 mod requests;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use controllers::Controllers;

@@ -78,7 +78,7 @@ fn simulate(wanted: &Wanted) -> ExitCode {
 
 fn summary(report: &Report) -> String {
     format!(
-        "seed {}: {}, {} acknowledged, {} unknown, refused {:?}, {} faults, relieved {}, called off {}, healed after {} ms{}, events {:016x}, disks {:016x}",
+        "seed {}: {}, {} acknowledged, {} unknown, refused {:?}, {} faults, relieved {}, called off {}, healed after {} ms{}, events {:016x}, disks {:016x}, network {:016x}",
         report.seed,
         if report.violations.is_empty() { "ok" } else { "FAILED" },
         report.acked,
@@ -91,5 +91,6 @@ fn summary(report: &Report) -> String {
         if report.excused { " (held back)" } else { "" },
         report.events_digest,
         report.disks_digest,
+        report.network_digest,
     )
 }

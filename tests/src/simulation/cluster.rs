@@ -10,12 +10,13 @@ use plimsoll_history::{Event, History, LIVE_WITHIN, Regained, check};
 use plimsoll_host::Random;
 use plimsoll_spu::runtime::NodeHandle;
 
-use super::faults::{LAST, Node, Plan, plan};
+use super::faults::{LAST, Node, Plan, full_follower, plan};
 use super::injector::{Injector, LATENCY_MAX};
 use super::log_lines::LogLines;
+use super::machine_clock::MachineClock;
 use super::observer::Problem;
 use super::told::{Phase, Shared, Told};
-use super::{digest, groups, observer, panics, producers, reader, servers};
+use super::{digest, groups, network, observer, panics, producers, reader, servers};
 
 /// A run that takes longer than this in simulated time hangs.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -65,6 +66,8 @@ pub struct Report {
     pub violations: Vec<String>,
     /// Records acknowledged.
     pub acked: u64,
+    /// When the producers were told so, in simulated time, and how long after they sent the record.
+    pub took: Vec<(Duration, Duration)>,
     /// Records of which nobody can say whether they were written.
     pub unknown: u64,
     /// Records of which the producer was told that they were not written, by reason.
@@ -87,27 +90,41 @@ pub struct Report {
     pub events_digest: u64,
     /// Of every byte that the run left on its disks.
     pub disks_digest: u64,
+    /// Of every byte that went over its network.
+    pub network_digest: u64,
 }
 
 /// Runs one seed to its end.
 pub fn run(seed: u64) -> Report {
-    run_and(seed, false, false)
+    run_and(seed, plan, false, false)
+}
+
+/// Runs a seed in which the disk of one follower fills, and nothing else goes wrong.
+pub fn run_with_full_follower(seed: u64) -> Report {
+    run_and(seed, |_, _| full_follower(), false, false)
 }
 
 /// The same, but a task of a server panics: what tells of a failed run is told of this one.
 pub fn run_with_panic(seed: u64) -> Report {
-    run_and(seed, false, true)
+    run_and(seed, plan, false, true)
 }
 
 /// The same, and prints what happens when it happens, so that also a run that hangs is told up to there.
 pub fn run_aloud(seed: u64) -> Report {
-    let report = run_and(seed, true, false);
+    let report = run_and(seed, plan, true, false);
     report.violations.iter().for_each(|violation| println!("VIOLATION {violation}"));
     report
 }
 
-fn run_and(seed: u64, aloud: bool, plant_panic: bool) -> Report {
+fn run_and(seed: u64, plan: fn(u64, &Random) -> Plan, aloud: bool, plant_panic: bool) -> Report {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    // In a thread of its own: what libraries keep for a thread, such as the date of the last answer, ends with the run.
+    let run = || run_here(seed, plan, aloud, plant_panic);
+    let ended = std::thread::scope(|threads| threads.spawn(run).join());
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn run_here(seed: u64, plan: fn(u64, &Random) -> Plan, aloud: bool, plant_panic: bool) -> Report {
     align_task_ids();
     let random = Random::seeded(seed);
     let plan = plan(seed, &random);
@@ -124,9 +141,11 @@ fn run_and(seed: u64, aloud: bool, plant_panic: bool) -> Report {
         told.line(Duration::ZERO, format!("seed {seed}: {plan:?}"));
     }
     let logged = LogLines::default();
+    network::begin();
     // A panic of any task of any host ends a step; what was told until then is told all the same.
     let run = || logged.count(|| simulate(seed, &random, &plan, &told, &mut steps));
     let hang = panics::caught(run).map_or_else(|panic| Some(format!("panic: {panic}")), Result::err);
+    let network_digest = network::sent_digest();
     let mut told = told.take();
     // Where logs are printed, lines are not counted; the run is the same.
     let (events_digest, disks_digest) =
@@ -153,6 +172,7 @@ fn run_and(seed: u64, aloud: bool, plant_panic: bool) -> Report {
         lines,
         violations,
         acked: told.acked,
+        took: told.took,
         unknown: told.unknown,
         refused: told.refused,
         relieved,
@@ -164,6 +184,7 @@ fn run_and(seed: u64, aloud: bool, plant_panic: bool) -> Report {
         judged,
         events_digest,
         disks_digest,
+        network_digest,
     }
 }
 
@@ -191,6 +212,7 @@ async fn beside_a_member(
 }
 
 fn simulate(seed: u64, random: &Random, plan: &Plan, told: &Shared, steps: &mut u64) -> Result<(), String> {
+    let machine = MachineClock::stopped();
     let mut sim = turmoil::Builder::new()
         .simulation_duration(LIMIT)
         .tick_duration(Duration::from_millis(1))
@@ -241,6 +263,7 @@ fn simulate(seed: u64, random: &Random, plan: &Plan, told: &Shared, steps: &mut 
             look_at_holds(&mut told.borrow_mut(), sim.elapsed());
         }
         *steps += 1;
+        machine.set(sim.elapsed());
         match sim.step() {
             Ok(true) => return Ok(()),
             Ok(false) if sim.elapsed() >= LIMIT => {

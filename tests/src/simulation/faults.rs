@@ -17,6 +17,9 @@ pub(super) const FIRST: Duration = Duration::from_secs(8);
 /// All faults are over after this long.
 pub(super) const LAST: Duration = Duration::from_secs(26);
 
+/// When the disk of a follower fills in the run of which that is the only fault.
+const FULL_FROM: Duration = Duration::from_secs(14);
+
 /// Keeps what is drawn about consumer groups apart from what the seed itself draws.
 const GROUPS_APART: u64 = 0x636f_6d6d_6974_732e;
 /// A consumer group is at work in one run of so many.
@@ -85,6 +88,8 @@ pub(super) enum Lie {
 pub(super) enum Fault {
     /// Somebody else takes every byte and inode of a disk, and, when greedy, everything that is given back.
     Fill { node: Node, greedy: bool },
+    /// The same, greedy, of a storage node that leads nothing then.
+    FillFollower,
     /// Somebody else takes every inode.
     NoInodes(Node),
     /// The foreign bytes and inodes are gone again.
@@ -172,6 +177,7 @@ impl Fault {
             Self::Slow(_) => Some((Disturbed::Network, true)),
             Self::Quick => Some((Disturbed::Network, false)),
             Self::Fill { .. }
+            | Self::FillFollower
             | Self::NoInodes(_)
             | Self::Free(_)
             | Self::SpaceLies(..)
@@ -204,6 +210,20 @@ pub(super) struct Plan {
     pub(super) relieved: bool,
     /// A consumer group is at work.
     pub(super) grouped: bool,
+}
+
+/// A run in which nothing goes wrong but the disk of one follower, which fills at [`FULL_FROM`] and stays so until the end.
+pub(super) fn full_follower() -> Plan {
+    Plan {
+        faults: vec![(FULL_FROM, Fault::FillFollower)],
+        flush: FlushPolicy::Os,
+        segment_bytes: 0,
+        entries_need_block: false,
+        copy_on_write: false,
+        operated: false,
+        relieved: false,
+        grouped: false,
+    }
 }
 
 /// Draws a run. What operators do comes from a number of its own, so that a seed without them is the run that it was

@@ -53,6 +53,13 @@ impl Injector {
                     self.disks[&node].set_greedy(true);
                 }
             }
+            Fault::FillFollower => {
+                let leads = |node: &&Node| self.told.borrow().leaders.contains(*node);
+                let follower =
+                    *Node::SPUS.iter().find(|node| !leads(node)).expect("more nodes than partitions");
+                self.told.borrow_mut().line(sim.elapsed(), format!("{follower} is full"));
+                self.inject(sim, Fault::Fill { node: follower, greedy: true });
+            }
             Fault::NoInodes(node) => {
                 self.disks[&node].take_all_inodes();
             }

@@ -17,6 +17,7 @@ mod faults;
 mod groups;
 mod injector;
 mod log_lines;
+mod machine_clock;
 pub mod network;
 mod observer;
 mod operators;
@@ -27,4 +28,4 @@ mod servers;
 mod told;
 mod truth;
 
-pub use cluster::{Report, run, run_aloud, run_with_panic};
+pub use cluster::{Report, run, run_aloud, run_with_full_follower, run_with_panic};

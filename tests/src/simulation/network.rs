@@ -1,5 +1,7 @@
-//! The network seam over `turmoil`.
+//! The network seam over `turmoil`, with a digest of every byte that goes over it.
 
+use std::cell::RefCell;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -8,7 +10,24 @@ use std::task::{Context, Poll, ready};
 
 use futures::stream::{Stream, StreamExt as _, unfold};
 use plimsoll_host::net::{Accept, Io, NetFuture, Network, Provider};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
+
+thread_local! {
+    /// Of what the hosts of this thread's run have sent, in the order in which they did.
+    static SENT: RefCell<DefaultHasher> = RefCell::default();
+}
+
+/// Forgets what earlier runs of this thread have sent.
+pub(super) fn begin() {
+    SENT.take();
+}
+
+/// Of every piece of bytes that was sent in this thread's run, and to whom: what leaks into a run from outside shows here
+/// long before it shows in what the run did.
+pub(super) fn sent_digest() -> u64 {
+    SENT.with_borrow(DefaultHasher::finish)
+}
 
 /// The network of the simulated host that uses it; only inside a `turmoil` simulation.
 pub fn simulated() -> Network {
@@ -30,7 +49,7 @@ impl Provider for Simulated {
         Box::pin(async move {
             let stream = TcpStream::connect((host.as_str(), port)).await?;
             let peer = stream.peer_addr().ok();
-            Ok(Io::new(stream, peer))
+            Ok(Io::new(Watched { stream, peer }, peer))
         })
     }
 
@@ -50,7 +69,9 @@ impl Provider for Simulated {
 impl Accept for SimulatedListener {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Io>> {
         match ready!(self.accepted.poll_next_unpin(cx)) {
-            Some(Ok((stream, peer))) => Poll::Ready(Ok(Io::new(stream, Some(peer)))),
+            Some(Ok((stream, peer))) => {
+                Poll::Ready(Ok(Io::new(Watched { stream, peer: Some(peer) }, Some(peer))))
+            }
             Some(Err(error)) => Poll::Ready(Err(error)),
             None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
@@ -58,5 +79,40 @@ impl Accept for SimulatedListener {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.local)
+    }
+}
+
+/// A connection whose sent bytes are added to the digest.
+struct Watched {
+    stream: TcpStream,
+    peer: Option<SocketAddr>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        SENT.with_borrow_mut(|sent| {
+            self.peer.hash(sent);
+            bytes[..written].hash(sent);
+        });
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

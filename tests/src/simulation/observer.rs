@@ -150,6 +150,8 @@ impl Observer {
         }
         told.whole = whole(image);
         let Some(topic) = image.topic_by_name(TOPIC) else { return shown };
+        let leaders = topic.partitions.iter().filter_map(|info| u8::try_from(info.leader).ok());
+        told.leaders = leaders.map(Node::Spu).collect();
         for info in &topic.partitions {
             shown.push_str(&format!(
                 "p{} leader {} epoch {} in sync {:?} ",

@@ -226,6 +226,7 @@ impl Producing<'_> {
             Ok(delivered) => {
                 acked(self.told, partition, payload, delivered.offset);
                 self.told.borrow_mut().regained(partition, Regained::Acknowledges, sent_at, at);
+                self.told.borrow_mut().took.push((at, took));
                 let again = if delivered.duplicate { " (a repetition)" } else { "" };
                 let offset = delivered.offset.unwrap_or(Offset::ZERO);
                 self.told

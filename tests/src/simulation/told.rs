@@ -42,6 +42,8 @@ pub(super) struct Told {
     /// What the history checker can't know: hangs, servers that ended, untyped refusals.
     pub(super) broken: Vec<String>,
     pub(super) acked: u64,
+    /// When the answers of producers came that acknowledged a record, and how long after it was sent.
+    pub(super) took: Vec<(Duration, Duration)>,
     pub(super) unknown: u64,
     pub(super) refused: BTreeMap<&'static str, u64>,
     /// Producers that have all of their answers.
@@ -71,6 +73,8 @@ pub(super) struct Told {
     pub(super) plant_panic: bool,
     /// Every partition has its full in-sync set, as far as the observer knows.
     pub(super) whole: bool,
+    /// Storage nodes that lead something, as far as the observer knows.
+    pub(super) leaders: BTreeSet<Node>,
     /// The run of each storage node that the observer knows.
     pub(super) incarnations: BTreeMap<Node, u64>,
     /// Somebody asks for the second topic to be deleted.

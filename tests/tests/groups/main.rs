@@ -13,6 +13,7 @@ use plimsoll_client::{
 use plimsoll_host::Host;
 use plimsoll_proto::group::{OFFSETS_TOPIC, coordinator_partition};
 use plimsoll_tests::{Layout, LocalCluster, eventually, run_to_end, skip};
+use rustix::io::Errno;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -20,6 +21,32 @@ async fn cluster(spus: u32, disk_bytes: Option<u64>) -> anyhow::Result<(LocalClu
     let mut cluster = LocalCluster::start(Layout { controllers: 1, spus, disk_bytes })?;
     let client = cluster.online().await?;
     Ok((cluster, client))
+}
+
+/// Three nodes with disks of 64 MiB. `None`, said aloud, where this process may not mount.
+async fn on_small_disks(test: &str) -> anyhow::Result<Option<(LocalCluster, Client)>> {
+    match cluster(3, Some(64 << 20)).await {
+        Ok(started) => Ok(Some(started)),
+        Err(error) if may_not(&error) => {
+            skip(test, &format!("{error:#}"));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the kernel said that this process has no right to do it.
+fn may_not(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Errno>().is_some_and(|errno| [Errno::PERM, Errno::ACCESS].contains(errno))
+}
+
+#[test]
+fn only_a_right_that_is_missing_is_a_reason_to_skip() {
+    for (errno, expected) in [(Errno::PERM, true), (Errno::ACCESS, true), (Errno::NOSPC, false)] {
+        let error = anyhow::Error::from(errno).context("mount a tmpfs").context("start");
+        assert_eq!(may_not(&error), expected, "{error:#}");
+    }
+    assert!(!may_not(&anyhow::anyhow!("mount a tmpfs: not permitted")), "text says nothing");
 }
 
 async fn topic(client: &Client, name: &str, partitions: u32, replicas: u32) -> anyhow::Result<()> {
@@ -208,15 +235,8 @@ fn fill(folder: &std::path::Path) -> anyhow::Result<std::fs::File> {
 
 #[tokio::test]
 async fn a_thousand_commits_a_second_go_on_for_a_minute_on_full_disks() -> anyhow::Result<()> {
-    let started = cluster(3, Some(64 << 20)).await;
-    let (mut cluster, client) = match started {
-        Ok(started) => started,
-        Err(error) if format!("{error:#}").contains("mount a tmpfs") => {
-            skip("a_thousand_commits_a_second_go_on_for_a_minute_on_full_disks", &error);
-            return Ok(());
-        }
-        Err(error) => return Err(error),
-    };
+    let started = on_small_disks("a_thousand_commits_a_second_go_on_for_a_minute_on_full_disks").await?;
+    let Some((mut cluster, client)) = started else { return Ok(()) };
     topic(&client, "t", 3, 3).await?;
     produce(&client, "t", 0, 300).await?;
     let mut member = client.group("members").topics(["t"]).auto_commit(None).build().await?;
@@ -301,15 +321,8 @@ async fn a_thousand_commits_a_second_go_on_for_a_minute_on_full_disks() -> anyho
 
 #[tokio::test]
 async fn a_first_group_is_used_when_every_disk_is_full_already() -> anyhow::Result<()> {
-    let started = cluster(3, Some(64 << 20)).await;
-    let (cluster, client) = match started {
-        Ok(started) => started,
-        Err(error) if format!("{error:#}").contains("mount a tmpfs") => {
-            skip("a_first_group_is_used_when_every_disk_is_full_already", &error);
-            return Ok(());
-        }
-        Err(error) => return Err(error),
-    };
+    let started = on_small_disks("a_first_group_is_used_when_every_disk_is_full_already").await?;
+    let Some((cluster, client)) = started else { return Ok(()) };
     topic(&client, "t", 3, 3).await?;
     produce(&client, "t", 0, 300).await?;
     // With the first topic the controllers make room for groups, of which there is none yet.

@@ -9,7 +9,8 @@ use plimsoll_proto::ids::ControllerId;
 use plimsoll_tests::{Layout, LocalCluster, Scratch, eventually, run_to_end};
 use serde_json::Value;
 
-use super::{PATIENCE, consume, create, json, limit, produce, refused, started};
+use super::recorded::Recorded;
+use super::{PATIENCE, create, json, limit, refused, started};
 
 #[tokio::test]
 async fn five_controllers_go_on_without_two_and_stop_without_three() {
@@ -21,7 +22,8 @@ async fn five_controllers_go_on_without_two_and_stop_without_three() {
     cluster.controller(leader).kill();
     cluster.controller(followers[0]).kill();
     create(&client, "of-three", 1, 1).await;
-    produce(&client, "of-three", 0, 10).await;
+    let of_three = Recorded::of(&client, "of-three").await;
+    of_three.produce(0, 10).await;
     cluster.controller(followers[1]).kill();
     let stopped = eventually(limit(), "two of five decide nothing", || async {
         let ended = cluster.command(&["topic", "create", "of-two", "--timeout", "3s"]).await?;
@@ -48,7 +50,9 @@ async fn five_controllers_go_on_without_two_and_stop_without_three() {
     names.retain(|name| name.starts_with("of-") && *name != "of-two");
     names.sort_unstable();
     assert_eq!(names, ["of-five", "of-four", "of-three"]);
-    assert_eq!(consume(&client, "of-three").await, (0..10).collect::<Vec<_>>());
+    of_three.produce(10, 10).await;
+    assert_eq!(of_three.consume().await, (0..20).collect::<Vec<_>>());
+    of_three.judge().await;
 }
 
 #[tokio::test]

@@ -2,15 +2,18 @@
 //! that move, controllers that come and go, tokens.
 
 mod controllers;
+mod recorded;
 
 use std::time::Duration;
 
 use anyhow::ensure;
-use plimsoll_client::{Client, Record, StartAt, TopicConfig};
+use plimsoll_client::{Client, Record, TopicConfig};
 use plimsoll_host::Clock;
 use plimsoll_proto::ids::SpuId;
 use plimsoll_tests::{Ended, Layout, LocalCluster, eventually};
 use serde_json::Value;
+
+use recorded::Recorded;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -37,31 +40,6 @@ fn refused(ended: &Ended, code: i32, word: &str) {
     assert!(ended.stderr.contains(word), "{}", ended.stderr);
 }
 
-async fn produce(client: &Client, topic: &str, from: u32, count: u32) {
-    let producer = client.producer(topic).build().await.expect("a producer");
-    let mut deliveries = Vec::new();
-    for number in from..from + count {
-        deliveries.push(producer.send(Record::new(number.to_string())).await.expect("accepted"));
-    }
-    for delivery in deliveries {
-        delivery.await.expect("acknowledged");
-    }
-    producer.close().await;
-}
-
-/// Every record there is, as numbers in order.
-async fn consume(client: &Client, topic: &str) -> Vec<u32> {
-    let mut consumer =
-        client.consumer(topic).start(StartAt::Earliest).until_end().build().await.expect("a consumer");
-    let mut numbers = Vec::new();
-    while let Some(record) = consumer.next().await {
-        let value = record.expect("a record").value.unwrap_or_default();
-        numbers.push(std::str::from_utf8(&value).expect("digits").parse().expect("a number"));
-    }
-    numbers.sort_unstable();
-    numbers
-}
-
 fn replicas(client: &Client, topic: &str, index: u32) -> Vec<u32> {
     let image = client.metadata();
     let partition = image
@@ -79,7 +57,8 @@ async fn create(client: &Client, name: &str, partitions: u32, replicas: u32) {
 async fn a_topic_changes_while_it_is_in_use() {
     let (cluster, client) = started(1, 2).await;
     create(&client, "t", 1, 2).await;
-    produce(&client, "t", 0, 100).await;
+    let t = Recorded::of(&client, "t").await;
+    t.produce(0, 100).await;
     let planned = json(&cluster, &["topic", "alter", "t", "--retention-bytes", "64KiB", "--dry-run"]).await;
     assert_eq!(planned["dry_run"], true);
     let altered = json(
@@ -104,10 +83,10 @@ async fn a_topic_changes_while_it_is_in_use() {
     let undo = altered["undo"].as_str().expect("a command that takes it back");
     assert!(undo.contains("--retention-bytes forever") && undo.contains("--flush os"), "{undo}");
     // The new limits count for what is written from now on, without a restart of anything.
-    produce(&client, "t", 100, 100).await;
+    t.produce(100, 100).await;
     let config = client.admin().describe_topic("t").await.expect("described").config.expect("one");
     assert_eq!((config.retention_bytes, config.min_in_sync), (64 << 10, 1));
-    assert_eq!(consume(&client, "t").await, (0..200).collect::<Vec<u32>>());
+    assert_eq!(t.consume().await, (0..200).collect::<Vec<u32>>());
     let large = client.producer("t").build().await.expect("a producer");
     let answer = match large.send(Record::new(vec![b'x'; 32 << 10])).await {
         Ok(delivery) => delivery.await.map(drop),
@@ -122,8 +101,8 @@ async fn a_topic_changes_while_it_is_in_use() {
         1,
         "fewer",
     );
-    produce(&client, "t", 200, 200).await;
-    assert_eq!(consume(&client, "t").await, (0..400).collect::<Vec<u32>>());
+    t.produce(200, 200).await;
+    assert_eq!(t.consume().await, (0..400).collect::<Vec<u32>>());
     let used: Vec<bool> = client
         .admin()
         .describe_topic("t")
@@ -144,19 +123,21 @@ async fn a_topic_changes_while_it_is_in_use() {
         1,
         "min_in_sync",
     );
+    t.judge().await;
 }
 
 #[tokio::test]
 async fn a_node_is_emptied_while_the_topic_is_in_use_and_loses_nothing() {
     let (mut cluster, client) = started(1, 4).await;
     create(&client, "t", 4, 3).await;
-    produce(&client, "t", 0, 500).await;
+    let t = Recorded::of(&client, "t").await;
+    t.produce(0, 500).await;
     let drained = (1..=4).find(|spu| replicas(&client, "t", 0).contains(spu)).expect("somebody holds it");
     let id = drained.to_string();
     json(&cluster, &["spu", "cordon", &id]).await;
     json(&cluster, &["spu", "drain", &id]).await;
     // Producers and the moves are at work at the same time.
-    produce(&client, "t", 500, 1500).await;
+    t.produce(500, 1500).await;
     let empty = client.wait_metadata(PATIENCE, |image| {
         let mut all = image.topics.values().flat_map(|topic| &topic.partitions);
         all.all(|p| {
@@ -169,7 +150,7 @@ async fn a_node_is_emptied_while_the_topic_is_in_use_and_loses_nothing() {
         (shown["spu"]["duty"].as_str(), shown["spu"]["replicas"].as_u64()),
         (Some("draining"), Some(0))
     );
-    assert_eq!(consume(&client, "t").await, (0..2000).collect::<Vec<u32>>());
+    assert_eq!(t.consume().await, (0..2000).collect::<Vec<u32>>());
     // Its folder is empty of records, and it can go for good.
     let folder = cluster.data(drained).to_path_buf();
     eventually(limit(), "the replicas are deleted", || async {
@@ -181,13 +162,14 @@ async fn a_node_is_emptied_while_the_topic_is_in_use_and_loses_nothing() {
     .await
     .expect("deleted");
     cluster.spu(drained).kill();
-    assert_eq!(consume(&client, "t").await.len(), 2000);
+    assert_eq!(t.consume().await.len(), 2000);
     cluster.spu(drained).start().expect("starts");
     json(&cluster, &["spu", "online", &id]).await;
     let online = client.wait_metadata(PATIENCE, |image| {
         image.spus[&SpuId(drained)].state() == plimsoll_proto::v1::SpuState::Online
     });
     assert!(online.await);
+    t.judge().await;
 }
 
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
@@ -203,7 +185,8 @@ fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
 async fn a_partition_goes_where_it_is_sent_and_a_node_out_of_service_stays_away() {
     let (cluster, client) = started(1, 4).await;
     create(&client, "t", 1, 2).await;
-    produce(&client, "t", 0, 300).await;
+    let t = Recorded::of(&client, "t").await;
+    t.produce(0, 300).await;
     let before = replicas(&client, "t", 0);
     let others: Vec<u32> = (1..=4).filter(|spu| !before.contains(spu)).collect();
     let to = others.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
@@ -218,8 +201,9 @@ async fn a_partition_goes_where_it_is_sent_and_a_node_out_of_service_stays_away(
             && others.contains(&partition.leader)
     });
     assert!(moved.await, "{}", cluster.logs());
-    produce(&client, "t", 300, 100).await;
-    assert_eq!(consume(&client, "t").await, (0..400).collect::<Vec<u32>>());
+    t.produce(300, 100).await;
+    assert_eq!(t.consume().await, (0..400).collect::<Vec<u32>>());
+    t.judge().await;
     let wrong = cluster.command(&["partition", "reassign", "t/0", "--to", "9,1"]).await.expect("it runs");
     refused(&wrong, 1, "NO_PLACEMENT");
     let none = cluster.command(&["partition", "reassign", "t/0", "--cancel"]).await.expect("it runs");
@@ -261,12 +245,8 @@ async fn a_volume_short_of_room_gives_replicas_to_others() {
         LocalCluster::start_with(layout, &["--relief-after", "1s"], &[]).expect("a cluster starts");
     let client = cluster.online().await.expect("online");
     create(&client, "t", 1, 2).await;
-    let producer = client.producer("t").build().await.expect("a producer");
-    for _ in 0..60 {
-        let sent = producer.send(Record::new(vec![b'x'; 500_000])).await.expect("accepted");
-        sent.await.expect("acknowledged");
-    }
-    producer.close().await;
+    let t = Recorded::of(&client, "t").await;
+    t.produce_of(0, 60, 500_000).await;
     let short = replicas(&client, "t", 0)[1];
     // What the node told last may be from before the records.
     let told = eventually(limit(), "the records count as used", || async {
@@ -288,12 +268,6 @@ async fn a_volume_short_of_room_gives_replicas_to_others() {
     let events = client.admin().list_events(0, 1000).await.expect("listed");
     let begun = events.iter().find(|event| event.kind == "reassignment_started").expect("an event");
     assert_eq!(begun.reason, "its volume is short of room");
-    let mut consumer =
-        client.consumer("t").start(StartAt::Earliest).until_end().build().await.expect("a consumer");
-    let mut count = 0;
-    while let Some(record) = consumer.next().await {
-        record.expect("a record");
-        count += 1;
-    }
-    assert_eq!(count, 60);
+    assert_eq!(t.consume().await, (0..60).collect::<Vec<u32>>());
+    t.judge().await;
 }

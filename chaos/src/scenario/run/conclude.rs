@@ -27,8 +27,13 @@ impl Run {
         {
             return Outcome { seed: self.outcome.seed, ..Outcome::skipped(scenario.name, &missing) };
         }
-        if let Err(error) = played {
-            self.outcome.reasons.push(format!("{error:#}"));
+        match played {
+            Ok(()) => {
+                if let Err(error) = self.come_back(scenario.whole).await {
+                    self.outcome.reasons.push(format!("after the faults: {error:#}"));
+                }
+            }
+            Err(error) => self.outcome.reasons.push(format!("{error:#}")),
         }
         self.say("reading everything back");
         if let Err(error) = self.read_back().await {
@@ -43,6 +48,7 @@ impl Run {
             .iter()
             .map(|load| load.with_log(|log| u64::try_from(log.refused.len()).unwrap_or(u64::MAX)))
             .sum();
+        self.log_budgets(scenario.without);
         self.evidence.with(|history| self.outcome.check(history));
         self.take_figures().await;
         for (bar, why) in scenario.without {

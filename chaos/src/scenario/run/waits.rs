@@ -43,6 +43,7 @@ impl Run {
 
     /// Milliseconds from `from` until that is so, at most a minute.
     pub(in crate::scenario) async fn in_sync_ms(&self, spu: u32, from: Duration) -> Option<u64> {
+        self.lifted(from);
         let at = self.until(Duration::from_secs(60), |run| run.in_sync(spu)).await?;
         Some(millis(at.saturating_sub(from)))
     }

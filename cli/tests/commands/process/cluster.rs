@@ -1,8 +1,11 @@
 //! A cluster of one process, and what is asked of it.
 
 use std::io::Write as _;
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use plimsoll_host::Host;
 use serde_json::Value;
 
 use super::{Folder, Server, command, free_addresses};
@@ -14,19 +17,47 @@ pub(crate) struct Cluster {
     pub(crate) server: Server,
 }
 
+/// However busy the machine is.
+const WAIT_MAX: Duration = Duration::from_secs(120);
+/// Somebody else may be faster to take a port that is free.
+const STARTS_MAX: u32 = 5;
+/// How a server ends whose port is in use.
+const PORT_IN_USE: Option<i32> = Some(6);
+
 impl Cluster {
     pub(crate) fn start(name: &str) -> Self {
-        let folder = Folder::new(name);
-        let [controller, spu] = free_addresses();
-        let data = folder.path("data");
+        let mut folder = Folder::new(name);
+        for start in 1..=STARTS_MAX {
+            match Self::serving(folder, start, free_addresses()) {
+                Ok(cluster) => return cluster,
+                Err(unused) => folder = unused,
+            }
+        }
+        panic!("no port stays free");
+    }
+
+    /// Waits until the node is online; the folder again when a port was taken.
+    fn serving(folder: Folder, start: u32, [controller, spu]: [String; 2]) -> Result<Self, Folder> {
+        let data = folder.path(&format!("data-{start}"));
         let serve = ["standalone", "--data-dir", &data, "--listen", &controller, "--spu-listen", &spu];
         // However full the machine's own disk is.
         let serve = [&serve[..], &["--byte-limit", "256MiB"]].concat();
-        let server = Server(command(&serve).stderr(Stdio::null()).spawn().expect("the binary runs"));
-        let cluster = Self { folder, controller, server };
-        let online = || cluster.ask(&["spu", "list"]).1.contains("online");
-        assert!((0..5000).any(|_| online()), "it serves");
-        cluster
+        let log = folder.path("server.log");
+        let output = folder.append_to("server.log");
+        let server = Server(command(&serve).stderr(output).spawn().expect("the binary runs"));
+        let mut cluster = Self { folder, controller, server };
+        let clock = Host::real().clock;
+        let until = clock.now() + WAIT_MAX;
+        while !cluster.ask(&["spu", "list"]).1.contains("online") {
+            let told = || std::fs::read_to_string(&log).unwrap_or_default();
+            // One that has ended is not waited for.
+            match cluster.server.0.try_wait().expect("it can be waited for") {
+                Some(status) if status.code() == PORT_IN_USE => return Err(cluster.folder),
+                Some(status) => panic!("the server ended ({status}): {}", told()),
+                None => assert!(clock.now() < until, "it does not serve: {}", told()),
+            }
+        }
+        Ok(cluster)
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
@@ -50,14 +81,15 @@ impl Cluster {
 
     /// Asks until the answer is as wanted; the commands themselves take time enough.
     pub(crate) fn wait(&self, arguments: &[&str], wanted: impl Fn(&Value) -> bool) -> Value {
-        let mut last = Value::Null;
-        for _ in 0..5000 {
-            last = self.json(arguments);
-            if wanted(&last) {
-                return last;
+        let clock = Host::real().clock;
+        let until = clock.now() + WAIT_MAX;
+        loop {
+            let answer = self.json(arguments);
+            if wanted(&answer) {
+                return answer;
             }
+            assert!(clock.now() < until, "{arguments:?}: {answer:#}");
         }
-        panic!("{arguments:?}: {last:#}");
     }
 
     pub(crate) fn produce(&self, arguments: &[&str], input: &[u8]) -> (i32, String) {
@@ -74,4 +106,13 @@ impl Cluster {
         let output = child.wait_with_output().expect("it ends");
         (output.status.code().expect("by itself"), String::from_utf8_lossy(&output.stderr).into_owned())
     }
+}
+
+#[test]
+fn a_server_whose_port_was_taken_is_not_waited_for() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = (taken.local_addr().expect("bound").to_string(), taken);
+    let [free] = free_addresses();
+    let started = Cluster::serving(Folder::new("taken-port"), 1, [free, taken.0]);
+    assert!(started.is_err(), "another port is tried");
 }

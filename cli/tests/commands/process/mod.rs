@@ -1,9 +1,11 @@
 //! The binary as its users run it.
 
 pub(crate) mod cluster;
+pub(crate) mod local;
+#[path = "../../../../client/src/testkit/ports.rs"]
+mod ports;
 pub(crate) mod terminal;
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -22,6 +24,13 @@ impl Folder {
         #[expect(clippy::disallowed_methods, reason = "a file of the test")]
         std::fs::write(&path, text).expect("a file for the test");
         path.display().to_string()
+    }
+
+    /// Where a server may write what it says.
+    pub(crate) fn append_to(&self, name: &str) -> Stdio {
+        #[expect(clippy::disallowed_methods, reason = "a text log of a process")]
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(self.0.join(name));
+        file.expect("a file for the test").into()
     }
 
     pub(crate) fn path(&self, name: &str) -> String {
@@ -45,10 +54,15 @@ impl Drop for Server {
     }
 }
 
-/// Addresses where nothing listens; bound and closed again.
+/// Addresses where nothing listens, and that no connection takes.
 pub(crate) fn free_addresses<const N: usize>() -> [String; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
-    listeners.map(|listener| listener.local_addr().expect("bound").to_string())
+    [(); N].map(|()| format!("127.0.0.1:{}", ports::free_port(0).expect("a port")))
+}
+
+/// The first port of a local cluster: controllers take it and those behind it, storage nodes the tenth after it and
+/// those behind.
+pub(crate) fn free_cluster_port() -> u16 {
+    ports::free_port(15).expect("ports")
 }
 
 pub(crate) fn command(arguments: &[&str]) -> Command {
