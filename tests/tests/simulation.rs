@@ -140,6 +140,8 @@ fn seeds_that_failed_once() {
         // A coordinator moved, and answered none of the heartbeats that it held: their members learned it when their
         // sessions were over, and a commit that reached the new one meanwhile was refused for good.
         5_361_286,
+        // A device whose syncs failed for seven seconds was tried again eight seconds after it worked.
+        431_596_370_244,
     ] {
         whole(seed);
     }

@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use plimsoll_proto::ids::{Incarnation, PartitionId};
 use plimsoll_proto::v1;
-use plimsoll_storage::volume::OpenReport;
+use plimsoll_storage::volume::{OpenReport, RebuildError};
 
 use super::job::ControlRequest;
 use super::worker::Worker;
 
-/// Pause before the first try; each next one is twice as long.
-const PAUSE_FIRST: Duration = Duration::from_secs(2);
-const PAUSE_MAX: Duration = Duration::from_secs(300);
-/// A volume that held this long starts with the first pause again.
+/// Between two tries of a device that fails still: each is a small synced write.
+const TRY_PAUSE: Duration = Duration::from_secs(2);
+/// Before the first try after a failure: twice as long as the last time when the volume had come back only to fail again,
+/// since each time it comes back costs new leader epochs. Also after a directory that did not open.
+const HOLD_MIN: Duration = Duration::from_secs(2);
+const HOLD_MAX: Duration = Duration::from_secs(300);
+/// A volume that worked this long begins with the shortest hold again.
 const WELL_AFTER: Duration = Duration::from_secs(600);
 /// How often an unanswered wish to be registered anew is repeated.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -22,7 +25,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// When a failed volume is tried, and what it waits for when it is back. Pure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rebuilding {
-    pause: Option<Duration>,
+    /// Before the first try of this failure, or of the last one.
+    hold: Option<Duration>,
     due_at: Option<Duration>,
     rebuilt_at: Option<Duration>,
     /// The registration that the volume failed under: nothing here leads or follows by it any more.
@@ -31,26 +35,26 @@ pub(super) struct Rebuilding {
 }
 
 impl Rebuilding {
-    /// Whether to try now; the first call for a failure begins its pause.
+    /// Whether to try now; the first call for a failure begins its hold.
     fn is_due(&mut self, now: Duration) -> bool {
         let Some(due_at) = self.due_at else {
             if self.rebuilt_at.is_some_and(|at| now.saturating_sub(at) >= WELL_AFTER) {
-                self.pause = None;
+                self.hold = None;
             }
-            self.wait(now);
+            self.hold_longer(now);
             return false;
         };
-        if now < due_at {
-            return false;
+        let due = now >= due_at;
+        if due {
+            self.due_at = Some(now + TRY_PAUSE);
         }
-        self.wait(now);
-        true
+        due
     }
 
-    fn wait(&mut self, now: Duration) {
-        let pause = self.pause.map_or(PAUSE_FIRST, |pause| (pause * 2).min(PAUSE_MAX));
-        self.pause = Some(pause);
-        self.due_at = Some(now + pause);
+    fn hold_longer(&mut self, now: Duration) {
+        let hold = self.hold.map_or(HOLD_MIN, |hold| (hold * 2).min(HOLD_MAX));
+        self.hold = Some(hold);
+        self.due_at = Some(now + hold);
     }
 
     fn rebuilt(&mut self, under: Incarnation, now: Duration) {
@@ -87,7 +91,13 @@ impl Worker {
             let wall_ms = self.cluster_ms();
             match self.volume.rebuild(now, wall_ms) {
                 Ok(found) => self.begin_again(&found, &why, incarnation, now),
-                Err(error) => self.report(self.place.path.clone(), "stays failed", &error.to_string()),
+                Err(error) => {
+                    // Opening reads the whole directory.
+                    if matches!(error, RebuildError::Open(_)) {
+                        self.rebuilding.hold_longer(now);
+                    }
+                    self.report(self.place.path.clone(), "stays failed", &error.to_string());
+                }
             }
         }
         if self.rebuilding.asks(Some(incarnation), now) {
@@ -135,16 +145,22 @@ mod tests {
     }
 
     #[test]
-    fn tries_come_at_doubling_pauses_until_the_volume_held() {
+    fn a_device_is_tried_steadily_and_one_that_fails_again_is_held_for_longer() {
         let mut rebuilding = Rebuilding::default();
-        let tries: Vec<u64> = (0..700).filter(|at| rebuilding.is_due(s(*at))).collect();
-        assert_eq!(tries, [2, 6, 14, 30, 62, 126, 254, 510]);
-        rebuilding.rebuilt(Incarnation(1), s(700));
-        let soon: Vec<u64> = (710..1400).filter(|at| rebuilding.is_due(s(*at))).collect();
-        assert_eq!(soon, [1010, 1310], "it failed again soon");
-        rebuilding.rebuilt(Incarnation(2), s(1400));
-        let late: Vec<u64> = (2000..2010).filter(|at| rebuilding.is_due(s(*at))).collect();
-        assert_eq!(late, [2002, 2006], "it had held");
+        let tries = |rebuilding: &mut Rebuilding, from: u64| -> Vec<u64> {
+            (from..).filter(|at| rebuilding.is_due(s(*at))).take(3).collect()
+        };
+        assert_eq!(tries(&mut rebuilding, 0), [2, 4, 6]);
+        let holds = [4, 8, 16, 32, 64, 128, 256, 300, 300];
+        for (failed_at, hold) in (0u64..).map(|n| 100 + 400 * n).zip(holds) {
+            rebuilding.rebuilt(Incarnation(1), s(failed_at - 1));
+            let at = failed_at + hold;
+            assert_eq!(tries(&mut rebuilding, failed_at), [at, at + 2, at + 4], "it failed again soon");
+        }
+        rebuilding.hold_longer(s(5000));
+        assert_eq!(tries(&mut rebuilding, 5000), [5300, 5302, 5304], "its directory did not open");
+        rebuilding.rebuilt(Incarnation(2), s(10_000));
+        assert_eq!(tries(&mut rebuilding, 10_600), [10_602, 10_604, 10_606], "it had worked for long");
     }
 
     #[test]
