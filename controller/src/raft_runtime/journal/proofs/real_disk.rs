@@ -1,6 +1,9 @@
-//! A real disk that a foreign writer fills to the last byte and inode while a journal is made and used.
+//! Real disks: one that a foreign writer fills to the last byte and inode while a journal is made and used, and some that
+//! lose their power.
 
-use std::process::{Command, Stdio};
+#[path = "../../../../../storage/tests/rig/mod.rs"]
+mod rig;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,40 +11,13 @@ use plimsoll_proto::ids::ControllerId;
 use plimsoll_storage::fs::real::RealDisk;
 use plimsoll_storage::fs::{Disk as _, DiskError, OpenMode, SharedDisk};
 
+use self::rig::Rig;
 use super::told::{Call, End, Told};
 use super::{CONTROLLER, Random, Recovered, entry, in_full, seed, settings, snapshot, vote};
 use crate::raft_runtime::journal::{FileJournal, Journal as _, JournalError};
-use crate::raft_runtime::testing::TempDir;
 use crate::raft_runtime::{DataDir, DataDirError};
 
 const CALLS: u64 = 60;
-
-/// A small tmpfs, gone when dropped.
-struct Tmpfs {
-    dir: TempDir,
-}
-
-impl Tmpfs {
-    /// The error says, for people, why it can't be had here.
-    fn mount() -> Result<Self, String> {
-        let dir = TempDir::new("journal-tmpfs");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=4m,nr_inodes=40", "plimsoll-proof"]).arg(dir.path());
-        let said = mount.stdin(Stdio::null()).output().map_err(|error| format!("mount: {error}"))?;
-        if said.status.success() {
-            return Ok(Self { dir });
-        }
-        let line = String::from_utf8_lossy(&said.stderr);
-        Err(format!("mounting needs root: {}", line.lines().next().unwrap_or("mount failed")))
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        // Lazily: a failed test still holds files.
-        drop(Command::new("umount").arg("-l").arg(self.dir.path()).status());
-    }
-}
 
 /// Takes all it can get until told to stop, in pieces that leave ever smaller rests; gives it back then.
 fn foreign(disk: &RealDisk, stop: &AtomicBool, full: &AtomicBool) {
@@ -100,61 +76,80 @@ fn open(disk: &SharedDisk) -> Result<(DataDir, FileJournal), DataDirError> {
     DataDir::open(disk, ControllerId(CONTROLLER), true, voters, &settings())
 }
 
-/// Any calls, none of which may meet a full disk.
-fn live(disk: &SharedDisk, random: &mut Random, what: &str) {
-    let (mut identity, mut journal) = open(disk).expect("ready");
-    let mut told = Told::new(journal.load().expect("whole"));
-    for _ in 0..CALLS {
-        let newest = told.newest();
+/// A controller's data directory in use, and what it was told.
+struct Running {
+    identity: DataDir,
+    journal: FileJournal,
+    told: Told,
+}
+
+impl Running {
+    /// Starts on what is there; the other is what was found.
+    fn start(disk: &SharedDisk, what: &str) -> (Self, Recovered) {
+        let (identity, mut journal) = open(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let found = journal.load().unwrap_or_else(|error| panic!("{what}: {error}"));
+        (Self { identity, journal, told: Told::new(found.clone()) }, found)
+    }
+
+    /// Any call, which may not meet a full disk.
+    fn call(&mut self, random: &mut Random, what: &str) {
+        let newest = self.told.newest();
         let (last, state) = (newest.last_index(), newest.hard_state.clone());
-        let call = match random.below(8) {
+        let call = match random.below(7) {
             0..=2 => {
                 let bytes = [100, 5000, 60_000][random.below(3)];
                 Call::Append(vec![entry(last + 1, state.term, vec![b'v'; bytes])])
             }
             3 => Call::Vote(vote(state.term + 1, state.commit)),
             4 => Call::Vote(raft::eraftpb::HardState { commit: last, ..state }),
-            5 | 6 => Call::Sync,
-            _ => {
-                drop((identity, journal));
-                (identity, journal) = open(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
-                let found = journal.load().unwrap_or_else(|error| panic!("{what}: {error}"));
-                told.check(&found, End::Killed, what);
-                told = Told::new(found);
-                continue;
-            }
+            _ => Call::Sync,
         };
-        match told.call(&mut journal, &call) {
+        match self.told.call(&mut self.journal, &call) {
             Ok(()) => {}
             Err(JournalError::OutOfRoom { .. }) => {
-                let newest = told.newest();
+                let newest = self.told.newest();
                 let (last, hard_state) = (newest.last_index(), newest.hard_state.clone());
                 let snapshot = snapshot(last, hard_state.term, vec![b's'; 200_000]);
                 let truncated = (last, hard_state.term);
                 let hard_state = raft::eraftpb::HardState { commit: last, ..hard_state };
                 let compacted = Recovered { hard_state, snapshot, truncated, entries: Vec::new() };
-                let compacted = told.call(&mut journal, &Call::Replace(Box::new(compacted)));
+                let compacted = self.told.call(&mut self.journal, &Call::Replace(Box::new(compacted)));
                 assert_eq!(compacted, Ok(()), "{what}");
             }
             Err(error) => panic!("{what}: {error}"),
         }
     }
-    drop(identity);
+}
+
+/// Any calls, and the process killed in between.
+fn live(disk: &SharedDisk, random: &mut Random, what: &str) {
+    let (mut running, _) = Running::start(disk, what);
+    for _ in 0..CALLS {
+        if random.below(8) > 0 {
+            running.call(random, what);
+            continue;
+        }
+        let Running { identity, journal, told } = running;
+        drop((identity, journal));
+        let found;
+        (running, found) = Running::start(disk, what);
+        told.check(&found, End::Killed, what);
+    }
 }
 
 #[test]
 fn a_foreign_writer_races_for_the_last_bytes() {
-    let disk = match Tmpfs::mount() {
-        Ok(disk) => disk,
+    let rig = match Rig::tmpfs(4) {
+        Ok(rig) => rig,
         Err(reason) => return println!("SKIPPED controller-journal-tmpfs: {reason}"),
     };
     let (rounds, seed) = (if in_full() { 2000 } else { 40 }, seed());
-    let outside = RealDisk::open(disk.dir.path()).expect("a directory");
+    let outside = RealDisk::open(&rig.path()).expect("a directory");
     let mut random = Random(seed | 1);
     let mut refused = 0;
     for round in 0..rounds {
         let what = format!("PLIMSOLL_SEED={seed} scripts/prove controller-journal: tmpfs, round {round}");
-        let path = disk.dir.path().join("controller");
+        let path = rig.path().join("controller");
         let inside: SharedDisk = Arc::new(RealDisk::open(&path).expect("room for a directory"));
         assert!(inside.reserves(), "{what}");
         match beside_foreign(&outside, round % 2 == 1, || open(&inside)) {
@@ -174,4 +169,44 @@ fn a_foreign_writer_races_for_the_last_bytes() {
     }
     assert!(refused > 0, "the foreign writer also comes first");
     println!("CASES controller-journal tmpfs cases={rounds} refused_bootstraps={refused} seed={seed}");
+}
+
+/// Rounds of a life and a loss of power on one filesystem.
+fn power_losses(name: &str, made: Result<Rig, String>) {
+    let mut rig = match made {
+        Ok(rig) => rig,
+        Err(reason) => return println!("SKIPPED controller-journal-{name}: {reason}"),
+    };
+    let (rounds, seed) = (if in_full() { 40 } else { 3 }, seed());
+    let mut random = Random(seed | 1);
+    let mut before: Option<Told> = None;
+    for round in 0..=rounds {
+        let what = format!("PLIMSOLL_SEED={seed} scripts/prove controller-journal: {name}, round {round}");
+        let path = rig.path().join("controller");
+        let disk: SharedDisk = Arc::new(RealDisk::open(&path).expect("room for a directory"));
+        let (mut running, found) = Running::start(&disk, &what);
+        if let Some(told) = before {
+            told.check(&found, End::PowerLost, &what);
+        }
+        for _ in 0..random.below(usize::try_from(CALLS).expect("few")) {
+            running.call(&mut random, &what);
+        }
+        // Nothing may be open any more.
+        before = Some(running.told);
+        drop((running.journal, running.identity, disk));
+        if let Err(reason) = rig.power_loss() {
+            return println!("SKIPPED controller-journal-{name}: {reason}");
+        }
+    }
+    println!("CASES controller-journal {name} cases={rounds} seed={seed}");
+}
+
+#[test]
+fn ext4_loses_its_power() {
+    power_losses("power-ext4", Rig::image(64, &["mkfs.ext4", "-q", "-F", "-m", "0"], "loop"));
+}
+
+#[test]
+fn xfs_loses_its_power() {
+    power_losses("power-xfs", Rig::image(320, &["mkfs.xfs", "-q"], "loop"));
 }
