@@ -247,13 +247,6 @@ impl FileJournal {
         Ok(())
     }
 
-    /// What was read of a head may be in the page cache only, of one slot only, or not in the other.
-    fn settle_head(&mut self, index: usize) -> Result<(), JournalError> {
-        let slot = self.files[index].slot;
-        self.put_slot(index, slot)?;
-        self.put_slot(index, slot.next())
-    }
-
     /// What a switch has to write besides the slot that decided it.
     fn finish_switch(&mut self) -> Result<(), JournalError> {
         let (active, other) = (self.active, 1 - self.active);
@@ -298,7 +291,8 @@ impl Journal for FileJournal {
         // What was read may be in the page cache only; from now on it is relied upon. The last run may have ended with a
         // failed sync, after which the kernel takes those pages for clean: only writing them again gets them to the disk.
         for index in 0..self.files.len() {
-            self.settle_head(index)?;
+            let Slot { usage, generation, .. } = self.files[index].slot;
+            self.put_head(index, usage, generation)?;
         }
         let start = replayed.chain.synced_end.clamp(BODY, replayed.end);
         let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);

@@ -86,7 +86,12 @@ struct Running {
 impl Running {
     /// Starts on what is there; the other is what was found.
     fn start(disk: &SharedDisk, what: &str) -> (Self, Recovered) {
-        let (identity, mut journal) = open(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+        // Another test of this process that starts a program holds a copy of every lock until that program begins.
+        let opened = std::iter::repeat_with(|| open(disk))
+            .inspect(|_| std::thread::yield_now())
+            .find(|opened| !matches!(opened, Err(DataDirError::Locked { .. })));
+        let opened = opened.expect("tried until it is not locked");
+        let (identity, mut journal) = opened.unwrap_or_else(|error| panic!("{what}: {error}"));
         let found = journal.load().unwrap_or_else(|error| panic!("{what}: {error}"));
         (Self { identity, journal, told: Told::new(found.clone()) }, found)
     }
