@@ -3,7 +3,7 @@
 mod local;
 mod remote;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use plimsoll_host::Host;
@@ -28,6 +28,9 @@ pub(crate) struct DoctorArgs {
     /// It has addresses, paths and names of topics in it, but no records
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
+    /// With --bundle: says what the file would hold, and writes none
+    #[arg(long, requires = "bundle")]
+    dry_run: bool,
     #[command(flatten)]
     connect: ConnectArgs,
     #[command(flatten)]
@@ -91,9 +94,20 @@ pub(crate) async fn run(args: DoctorArgs, host: &Host) -> Outcome {
     let report = Report { plimsoll: env!("CARGO_PKG_VERSION"), time_ms: host.clock.wall_ms(), worst, checks };
     print(args.show, &report, text)?;
     if let Some(path) = &args.bundle {
-        bundle(path, &report, evidence)?;
-        let undo = quoted(&path.display().to_string());
-        say(format!("wrote {}; read it before you hand it on\nundo: rm {undo}", path.display()));
+        let undo = format!("undo: rm {}", quoted(&path.display().to_string()));
+        let whole = bundle(path, &report, evidence)?;
+        if args.dry_run {
+            let parts: Vec<&str> =
+                whole.as_object().into_iter().flatten().map(|(part, _)| part.as_str()).collect();
+            say(format!(
+                "would write {} with {}\nnothing was changed\n{undo}",
+                path.display(),
+                parts.join(", ")
+            ));
+        } else {
+            write(path, &whole)?;
+            say(format!("wrote {}; read it before you hand it on\n{undo}", path.display()));
+        }
     }
     match worst {
         Result::Pass | Result::Warn => Ok(()),
@@ -126,15 +140,26 @@ fn text(report: &Report) -> String {
 }
 
 /// One JSON document; what was found first, then the evidence by name.
-fn bundle(path: &std::path::Path, report: &Report, evidence: Vec<(&'static str, Value)>) -> Outcome {
-    let wrong = |why: String| Failure::new(Code::Failed, format!("{}: {why}", path.display()));
-    let mut whole = serde_json::to_value(report).map_err(|error| wrong(error.to_string()))?;
+fn bundle(
+    path: &Path,
+    report: &Report,
+    evidence: Vec<(&'static str, Value)>,
+) -> std::result::Result<Value, Failure> {
+    let mut whole = serde_json::to_value(report).map_err(|error| unwritten(path, error))?;
     if let Some(map) = whole.as_object_mut() {
         map.insert("version".to_owned(), Value::from(1));
         map.extend(evidence.into_iter().map(|(name, value)| (name.to_owned(), value)));
     }
-    let file = files::create_new(path).map_err(|error| wrong(error.to_string()))?;
-    serde_json::to_writer_pretty(file, &whole).map_err(|error| wrong(error.to_string()))
+    Ok(whole)
+}
+
+fn write(path: &Path, whole: &Value) -> Outcome {
+    let file = files::create_new(path).map_err(|error| unwritten(path, error))?;
+    serde_json::to_writer_pretty(file, whole).map_err(|error| unwritten(path, error))
+}
+
+fn unwritten(path: &Path, why: impl std::fmt::Display) -> Failure {
+    Failure::new(Code::Failed, format!("{}: {why}", path.display()))
 }
 
 #[cfg(test)]

@@ -202,6 +202,9 @@ fn health_says_the_verdict_first_and_mutes_for_one_person() {
     assert_eq!(code, 0, "{out}{err}");
     assert!(out.contains("PASS  controller") && out.contains("the port is open"), "{out}");
     let bundle = cluster.folder.path("bundle.json");
+    let (code, _, err) = cluster.ask(&["doctor", "--bundle", &bundle, "--dry-run"]);
+    assert!(code == 0 && err.contains("would write") && err.contains("nothing was changed"), "{err}");
+    assert!(!std::fs::exists(&bundle).expect("known"), "it was only tried");
     let (code, _, err) = cluster.ask(&["doctor", "--bundle", &bundle]);
     assert!(code == 0 && err.contains(&format!("undo: rm {bundle}\n")), "{err}");
     let text = std::fs::read_to_string(&bundle).expect("a bundle");
