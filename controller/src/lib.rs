@@ -14,6 +14,8 @@
 pub mod cluster;
 pub mod controller;
 pub mod election;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod health;
 pub mod liveness;
 pub mod placement;

@@ -319,13 +319,19 @@ impl Slot {
         let good = bytes.get(..8)? == MAGIC
             && u32_at(8)? == VERSION
             && u32_at(12)? == crc32c::crc32c(bytes.get(16..SLOT_BYTES)?);
-        if !good {
+        // Nothing counts that far, and after each comes another one.
+        if !good || u64_at(16)? > u64::MAX / 2 {
             return None;
         }
+        let ready = match u32_at(24)? {
+            1 => false,
+            2 => true,
+            _ => return None,
+        };
         let cluster = ClusterId::from_slice(bytes.get(40..56)?).ok()?;
         Some(Self {
             sequence: u64_at(16)?,
-            ready: u32_at(24)? == 2,
+            ready,
             controller: u64_at(32)?,
             cluster: (u32_at(28)? == 1).then_some(cluster),
         })

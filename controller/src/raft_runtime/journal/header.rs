@@ -82,7 +82,8 @@ impl Slot {
         let good = bytes.get(..8)? == MAGIC
             && u32_at(bytes, 8)? == VERSION
             && crc32c::crc32c(bytes.get(16..)?) == u32_at(bytes, 12)?;
-        if !good {
+        // Nothing counts that far, and after each comes another one.
+        if !good || u64_at(bytes, 16)?.max(u64_at(bytes, 24)?) > u64::MAX / 2 {
             return None;
         }
         let usage = match u32_at(bytes, 32)? {

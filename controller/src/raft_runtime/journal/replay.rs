@@ -45,7 +45,8 @@ pub(super) fn replay(bytes: &[u8], generation: u64) -> Result<Replayed, Damage> 
         return Err(Damage { at: offset(at), why: "a record that had been synced is unreadable" });
     }
     let contents = contents.ok_or(Damage { at: BODY, why: "the snapshot record is unreadable" })?;
-    if contents.hard_state.commit > contents.last_index() {
+    let kept_upto = contents.last_index();
+    if contents.hard_state.commit > kept_upto || contents.snapshot.get_metadata().index > kept_upto {
         return Err(Damage { at: offset(at), why: "entries that had been committed are unreadable" });
     }
     Ok(Replayed { contents, chain, end: offset(at) })

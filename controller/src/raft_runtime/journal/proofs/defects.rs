@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use plimsoll_proto::ids::ControllerId;
+use plimsoll_proto::ids::{ClusterId, ControllerId};
 use plimsoll_storage::fs::faulty::{Fault, FaultKind, FaultyDisk, Then};
 use plimsoll_storage::fs::memory::{MemoryDisk, MemoryDiskSettings, PowerLoss};
 use plimsoll_storage::fs::{OpenMode, SharedDisk};
 
-use super::{CONTROLLER, Recovered, entry, new_disk, settings, snapshot, start, vote};
+use super::{CONTROLLER, FILE_BYTES, Recovered, entry, new_disk, settings, snapshot, start, vote};
 use crate::raft_runtime::DataDir;
 use crate::raft_runtime::journal::{Journal as _, JournalError, header};
 
@@ -150,6 +150,45 @@ fn a_failed_sync_half_a_head_and_a_power_loss_leave_a_readable_slot() {
             assert_eq!(found, Ok(contents), "sync {failing}, write {half}");
         }
     }
+}
+
+/// Heads with good checksums whose numbers are the last ones there are: the next ones could not be written.
+#[test]
+fn the_greatest_sequence_and_generation_of_a_head_are_not_believed() {
+    for (sequence, generation) in [(u64::MAX, 1), (1, u64::MAX)] {
+        let (_, disk) = new_disk();
+        let file = disk.open("journal/a.log", OpenMode::Write).expect("there");
+        let usage = header::Use::Current;
+        let slot =
+            header::Slot { sequence, generation, usage, file_bytes: FILE_BYTES, controller: CONTROLLER };
+        for at in [0, 4096] {
+            file.write_at(&slot.encode(), at).expect("room");
+        }
+        let refused = start(&disk).err();
+        assert!(
+            matches!(refused, Some(JournalError::Damaged { .. })),
+            "{sequence} {generation}: {refused:?}"
+        );
+    }
+}
+
+/// The same of an identity.
+#[test]
+fn the_greatest_sequence_of_an_identity_is_not_believed() {
+    use crate::raft_runtime::Identity as _;
+
+    let disk: SharedDisk = Arc::new(MemoryDisk::new(MemoryDiskSettings::plain(4 << 20)));
+    let open = || DataDir::open(&disk, ControllerId(CONTROLLER), true, [ControllerId(1)], &settings());
+    drop(open().expect("empty"));
+    let file = disk.open("controller.id", OpenMode::Write).expect("there");
+    let mut slot = [0; 64];
+    file.read_at(&mut slot, 0).expect("reads");
+    slot[16..24].fill(0xff);
+    let crc = crc32c::crc32c(&slot[16..]);
+    slot[12..16].copy_from_slice(&crc.to_le_bytes());
+    file.write_at(&slot, 0).expect("room");
+    let (mut dir, _) = open().expect("the other slot is good");
+    assert_eq!(dir.set_cluster_id(ClusterId([7; 16])), Ok(()));
 }
 
 /// A snapshot record with a good checksum whose index is the last one there is.

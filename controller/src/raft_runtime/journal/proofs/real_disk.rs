@@ -76,6 +76,28 @@ fn open(disk: &SharedDisk) -> Result<(DataDir, FileJournal), DataDirError> {
     DataDir::open(disk, ControllerId(CONTROLLER), true, voters, &settings())
 }
 
+/// Tried again for as long as `passes`: another test of this process that starts a program holds a copy of every lock and
+/// of every removed file that is still open, until that program begins.
+fn once<T>(
+    act: impl Fn() -> Result<T, DataDirError>,
+    passes: impl Fn(&DataDirError) -> bool,
+) -> Result<T, DataDirError> {
+    loop {
+        match act() {
+            Err(error) if passes(&error) => std::thread::yield_now(),
+            done => return done,
+        }
+    }
+}
+
+fn is_full(error: &DataDirError) -> bool {
+    matches!(
+        error,
+        DataDirError::Disk { error: DiskError::OutOfSpace { .. }, .. }
+            | DataDirError::Journal(JournalError::Refused(DiskError::OutOfSpace { .. }))
+    )
+}
+
 /// A controller's data directory in use, and what it was told.
 struct Running {
     identity: DataDir,
@@ -86,11 +108,7 @@ struct Running {
 impl Running {
     /// Starts on what is there; the other is what was found.
     fn start(disk: &SharedDisk, what: &str) -> (Self, Recovered) {
-        // Another test of this process that starts a program holds a copy of every lock until that program begins.
-        let opened = std::iter::repeat_with(|| open(disk))
-            .inspect(|_| std::thread::yield_now())
-            .find(|opened| !matches!(opened, Err(DataDirError::Locked { .. })));
-        let opened = opened.expect("tried until it is not locked");
+        let opened = once(|| open(disk), |error| matches!(error, DataDirError::Locked { .. }));
         let (identity, mut journal) = opened.unwrap_or_else(|error| panic!("{what}: {error}"));
         let found = journal.load().unwrap_or_else(|error| panic!("{what}: {error}"));
         (Self { identity, journal, told: Told::new(found.clone()) }, found)
@@ -159,12 +177,10 @@ fn a_foreign_writer_races_for_the_last_bytes() {
         assert!(inside.reserves(), "{what}");
         match beside_foreign(&outside, round % 2 == 1, || open(&inside)) {
             Ok(made) => drop(made),
-            Err(
-                DataDirError::Disk { error: DiskError::OutOfSpace { .. }, .. }
-                | DataDirError::Journal(JournalError::Refused(DiskError::OutOfSpace { .. })),
-            ) => {
+            Err(error) if is_full(&error) => {
                 refused += 1;
-                drop(open(&inside).unwrap_or_else(|error| panic!("{what}: begun anew: {error}")));
+                let anew = once(|| open(&inside), is_full);
+                drop(anew.unwrap_or_else(|error| panic!("{what}: begun anew: {error}")));
             }
             Err(error) => panic!("{what}: {error}"),
         }
