@@ -24,6 +24,7 @@ fn forbidden() -> Vec<(String, &'static str)> {
         (["TO", "DO"].concat(), "do it, or open an issue"),
         (["FIX", "ME"].concat(), "fix it, or open an issue"),
         (["XX", "X:"].concat(), "say what is wrong"),
+        (["#[ign", "ore"].concat(), "print SKIPPED and why: scripts/test counts those"),
         (["DESIGN", ".md"].concat(), "docs/ARCHITECTURE.md is the page to point at"),
         (["FACTS", ".md"].concat(), "give the source of the fact"),
         (["STYLE", ".md"].concat(), "CONTRIBUTING.md is the page to point at"),
