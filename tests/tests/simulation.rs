@@ -142,6 +142,8 @@ fn seeds_that_failed_once() {
         5_361_286,
         // A device whose syncs failed for seven seconds was tried again eight seconds after it worked.
         431_596_370_244,
+        // All controllers lost their power: what they had applied was forgotten, by the checker only, until they had caught up.
+        173_734_366_898,
     ] {
         whole(seed);
     }

@@ -19,6 +19,8 @@ const HEAD_BYTES: usize = 27;
 pub(super) struct Truth {
     disks: BTreeMap<Node, MemoryDisk>,
     views: BTreeMap<Node, watch::Receiver<Arc<View>>>,
+    /// What was applied last by a run of a controller that ended: the next one begins with less.
+    former: Option<Arc<View>>,
     committed: BTreeMap<PartitionId, Offset>,
     /// What a run of a node had when its machine lost its power: its leader may count that until it hears of the next run.
     lost: BTreeMap<(SpuId, PartitionId), (Incarnation, Offset)>,
@@ -44,7 +46,8 @@ impl Truth {
 
     /// A controller runs, and tells what it applied.
     pub(super) fn add_view(&mut self, node: Node, view: watch::Receiver<Arc<View>>) {
-        self.views.insert(node, view);
+        let ended = self.views.insert(node, view).map(|view| Arc::clone(&view.borrow()));
+        self.former = self.former.take().into_iter().chain(ended).max_by_key(|view| view.applied_index);
     }
 
     /// Offset below which everything is committed, or was before, and whether that is news. Whoever is in the set that
@@ -63,7 +66,7 @@ impl Truth {
 
     fn everywhere(&mut self, partition: PartitionId) -> Option<Offset> {
         let views = self.views.values().map(|view| Arc::clone(&view.borrow()));
-        let newest = views.max_by_key(|view| view.applied_index)?;
+        let newest = views.chain(self.former.clone()).max_by_key(|view| view.applied_index)?;
         let in_sync = &newest.state.partition(partition)?.in_sync;
         let has = |spu: &SpuId| {
             let run = newest.state.spu(*spu).map(|registered| registered.incarnation);
