@@ -25,6 +25,7 @@ use crate::session::SessionSettings;
 mod digests;
 mod elections;
 mod failover;
+mod fake_node;
 mod full_disks;
 mod named_nodes;
 mod relief;

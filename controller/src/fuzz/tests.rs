@@ -1,38 +1,5 @@
 use super::*;
-
-struct Random(u64);
-
-impl Random {
-    /// Xorshift64* (Marsaglia 2003, Vigna 2016).
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap() % n.max(1)
-    }
-
-    fn mutate(&mut self, from: &[u8]) -> Vec<u8> {
-        let mut out = from.to_vec();
-        for _ in 0..=self.below(4) {
-            let at = self.below(out.len());
-            let end = (at + 1 + self.below(40)).min(out.len());
-            match self.below(6) {
-                0 => out.truncate(at),
-                1 => {
-                    let copy = out[at..end].to_vec();
-                    let to = self.below(out.len());
-                    out.splice(to..to, copy);
-                }
-                2 => out[at..end].fill([0, 0xff][self.below(2)]),
-                3 => out.insert(at, [0, 1, 0x7f, 0x80, 0xff][self.below(5)]),
-                4 => drop(out.drain(at..end)),
-                _ if at < out.len() => out[at] ^= 1 << self.below(8),
-                _ => {}
-            }
-        }
-        out
-    }
-}
+use crate::raft_runtime::testing::Random;
 
 fn fuzz(name: &str, quick: u32, is_read: fn(&[u8]) -> bool) {
     let full = std::env::var_os("PLIMSOLL_PROVE_FULL").is_some();
@@ -48,7 +15,7 @@ fn fuzz(name: &str, quick: u32, is_read: fn(&[u8]) -> bool) {
     let mut read = 0;
     for _ in 0..rounds {
         let chosen = random.below(corpus.len());
-        let mut input = random.mutate(&corpus[chosen]);
+        let mut input = random.mutate(&corpus[chosen], true);
         if random.below(10) == 0 && !input.is_empty() {
             input[0] = 0;
         }

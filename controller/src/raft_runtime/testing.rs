@@ -41,3 +41,53 @@ pub(crate) fn overwrite_all(disk: &dyn Disk, dir: &str, with: &[u8]) {
         file.write_at(with, 0).expect("there is room");
     }
 }
+
+/// Xorshift64* (Marsaglia 2003, Vigna 2016), from a seed that is not 0.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).expect("31 bits") % n.max(1)
+    }
+
+    /// Flips, fills, copies: `from` with up to four changes. Its length changes only with `lengths`.
+    pub(crate) fn mutate(&mut self, from: &[u8], lengths: bool) -> Vec<u8> {
+        let mut out = from.to_vec();
+        for _ in 0..=self.below(4) {
+            if out.is_empty() {
+                return out;
+            }
+            let at = self.below(out.len());
+            let end = (at + 1 + self.below(700)).min(out.len());
+            match self.below(if lengths { 8 } else { 6 }) {
+                0 | 1 => out[at] ^= 1 << self.below(8),
+                2 => out[at..end].fill([0, 0xff, 0x80][self.below(3)]),
+                3 => {
+                    let copy = out[at..end].to_vec();
+                    let to = self.below(out.len() - copy.len() + 1);
+                    out[to..to + copy.len()].copy_from_slice(&copy);
+                }
+                // By records and sectors.
+                4 => {
+                    let (from, to) = (at & !7, self.below(out.len()) & !7);
+                    let bytes = (8 * self.below(100)).min(out.len() - from.max(to));
+                    out.copy_within(from..from + bytes, to);
+                }
+                5 => {
+                    let sector = at & !511;
+                    let end = (sector + 512).min(out.len());
+                    out[sector..end].fill(0);
+                }
+                6 => out.truncate(at),
+                _ => {
+                    let copy = out[at..end].to_vec();
+                    out.splice(at..at, copy);
+                }
+            }
+        }
+        out
+    }
+}

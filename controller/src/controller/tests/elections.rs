@@ -1,39 +1,12 @@
 //! An election by command asks the replicas, says what it would cost, and does no more than it was told to.
 
-use plimsoll_host::ServerOptions;
 use plimsoll_proto::ids::SpuId;
-use plimsoll_proto::v1::peer_server::{Peer, PeerServer};
-use tonic::{Request, Response, Status, Streaming};
 
+use super::fake_node::FakeNode;
 use super::*;
 
 /// Where the replica of a node stands, as it says itself; nothing while it does not answer.
 type Standing = watch::Sender<Option<v1::StandingResponse>>;
-
-struct Replica(watch::Receiver<Option<v1::StandingResponse>>);
-
-#[tonic::async_trait]
-impl Peer for Replica {
-    type ReplicateStream = futures::stream::Empty<Result<v1::ReplicateResponse, Status>>;
-
-    async fn replicate(
-        &self,
-        _: Request<Streaming<v1::ReplicateRequest>>,
-    ) -> Result<Response<Self::ReplicateStream>, Status> {
-        Err(Status::unimplemented("nobody follows here"))
-    }
-
-    async fn ping(&self, _: Request<v1::PingRequest>) -> Result<Response<v1::PingResponse>, Status> {
-        Err(Status::unimplemented("nobody doubts it"))
-    }
-
-    async fn standing(
-        &self,
-        _: Request<v1::StandingRequest>,
-    ) -> Result<Response<v1::StandingResponse>, Status> {
-        self.0.borrow().map(Response::new).ok_or_else(|| Status::unavailable("stopped"))
-    }
-}
 
 /// A partition on two nodes, of which one has left the set.
 struct World {
@@ -52,13 +25,9 @@ impl World {
         leader(&host, &controllers).await;
         let (mut nodes, mut standings, mut servers) = (Vec::new(), Vec::new(), Vec::new());
         for id in 1..=2 {
-            let listener = host.network.bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap().to_string();
             let (standing, told) = watch::channel(None);
-            let server = plimsoll_host::server(&ServerOptions::default())
-                .add_service(PeerServer::new(Replica(told)))
-                .serve_with_incoming(listener.into_incoming());
-            servers.push(host.tasks.spawn("replica", async move { drop(server.await) }));
+            let (address, server) = FakeNode { id, standing: told }.serve(&host).await;
+            servers.push(server);
             standings.push(standing);
             let registration = v1::RegisterRequest { address, ..registration(id) };
             nodes.push(Node::start_as(&host, &controllers[0], registration).await);

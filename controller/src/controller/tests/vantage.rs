@@ -1,50 +1,12 @@
 //! What controllers see of storage nodes for each other, and for whom they look.
 
-use plimsoll_host::ServerOptions;
 use plimsoll_host::config::Secret;
 use plimsoll_proto::ids::SpuId;
-use plimsoll_proto::v1::peer_server::{Peer, PeerServer};
 use plimsoll_proto::v1::raft_peer_client::RaftPeerClient;
 use plimsoll_proto::v1::{ProbeRequest, ProbeSight};
-use tonic::{Request, Response, Status, Streaming};
 
+use super::fake_node::FakeNode;
 use super::*;
-
-/// A node that answers who it is.
-struct Answering(u32);
-
-#[tonic::async_trait]
-impl Peer for Answering {
-    type ReplicateStream = futures::stream::Empty<Result<v1::ReplicateResponse, Status>>;
-
-    async fn replicate(
-        &self,
-        _: Request<Streaming<v1::ReplicateRequest>>,
-    ) -> Result<Response<Self::ReplicateStream>, Status> {
-        Err(Status::unimplemented("nobody follows here"))
-    }
-
-    async fn ping(&self, _: Request<v1::PingRequest>) -> Result<Response<v1::PingResponse>, Status> {
-        Ok(Response::new(v1::PingResponse { spu_id: self.0, ..Default::default() }))
-    }
-
-    async fn standing(
-        &self,
-        _: Request<v1::StandingRequest>,
-    ) -> Result<Response<v1::StandingResponse>, Status> {
-        Err(Status::unimplemented("nobody elects"))
-    }
-}
-
-/// Serves as node `id`; returns where.
-async fn answering(host: &Host, id: u32) -> (String, Task) {
-    let listener = host.network.bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let server = plimsoll_host::server(&ServerOptions::default())
-        .add_service(PeerServer::new(Answering(id)))
-        .serve_with_incoming(listener.into_incoming());
-    (address, host.tasks.spawn("node", async move { drop(server.await) }))
-}
 
 async fn sight(host: &Host, asked: &Controller, request: ProbeRequest) -> Result<ProbeSight, Reason> {
     let mut client = RaftPeerClient::new(channel(host, asked));
@@ -60,8 +22,8 @@ async fn a_controller_looks_for_its_peers_at_what_is_registered_and_at_nothing_e
     let (leader, asked) = (&controllers[leading], &controllers[(leading + 1) % 3]);
     let from = u64::try_from(leading + 1).unwrap();
     let own = u64::try_from((leading + 1) % 3 + 1).unwrap();
-    let (of_one, _one) = answering(&host, 1).await;
-    let (of_other, _other) = answering(&host, 7).await;
+    let (of_one, _one) = FakeNode::of(1).serve(&host).await;
+    let (of_other, _other) = FakeNode::of(7).serve(&host).await;
     let nowhere = {
         let listener = host.network.bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap().to_string()

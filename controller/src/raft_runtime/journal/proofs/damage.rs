@@ -24,44 +24,6 @@ const USED: usize = 24 * 1024;
 const CALLS_OF_A_COMPACTION: u64 = 14;
 
 impl Random {
-    /// Flips, fills, copies: `from` with up to four changes. Its length changes only with `lengths`.
-    fn mutate(&mut self, from: &[u8], lengths: bool) -> Vec<u8> {
-        let mut out = from.to_vec();
-        for _ in 0..=self.below(4) {
-            if out.is_empty() {
-                return out;
-            }
-            let at = self.below(out.len());
-            let end = (at + 1 + self.below(700)).min(out.len());
-            match self.below(if lengths { 8 } else { 6 }) {
-                0 | 1 => out[at] ^= 1 << self.below(8),
-                2 => out[at..end].fill([0, 0xff, 0x80][self.below(3)]),
-                3 => {
-                    let copy = out[at..end].to_vec();
-                    let to = self.below(out.len() - copy.len() + 1);
-                    out[to..to + copy.len()].copy_from_slice(&copy);
-                }
-                // By records and sectors.
-                4 => {
-                    let (from, to) = (at & !7, self.below(out.len()) & !7);
-                    let bytes = (8 * self.below(100)).min(out.len() - from.max(to));
-                    out.copy_within(from..from + bytes, to);
-                }
-                5 => {
-                    let sector = at & !511;
-                    let end = (sector + 512).min(out.len());
-                    out[sector..end].fill(0);
-                }
-                6 => out.truncate(at),
-                _ => {
-                    let copy = out[at..end].to_vec();
-                    out.splice(at..at, copy);
-                }
-            }
-        }
-        out
-    }
-
     /// In the parts that hold something: the two slots, and the records.
     fn mutate_file(&mut self, from: &[u8]) -> Vec<u8> {
         let parts = [0..header::SLOT_BYTES, 4096..4096 + header::SLOT_BYTES, 8192..from.len()];

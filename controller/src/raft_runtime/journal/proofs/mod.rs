@@ -15,6 +15,7 @@ use plimsoll_storage::fs::memory::{MemoryDisk, MemoryDiskSettings};
 use raft::eraftpb::{Entry, HardState, Snapshot};
 
 use super::{FileJournal, Journal as _, JournalError, JournalSettings, Recovered};
+use crate::raft_runtime::testing::Random;
 
 const FILE_BYTES: u64 = JournalSettings::FILE_BYTES_MIN;
 const CONTROLLER: u64 = 1;
@@ -66,16 +67,4 @@ fn in_full() -> bool {
 /// Where random choices begin.
 fn seed() -> u64 {
     std::env::var("PLIMSOLL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
-}
-
-/// Xorshift64* (Marsaglia 2003, Vigna 2016).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).expect("31 bits") % n.max(1)
-    }
 }
