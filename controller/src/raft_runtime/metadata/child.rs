@@ -135,13 +135,24 @@ struct Running {
     stderr: Option<ChildStderr>,
 }
 
+/// Why a process serves no more.
+#[derive(Debug, thiserror::Error)]
+enum Useless {
+    #[error("it ended")]
+    Ended,
+    #[error("it did not answer within {0:?}")]
+    Hangs(Duration),
+    #[error("it talks nonsense: {0}")]
+    TalksNonsense(io::Error),
+}
+
 impl Keeper {
     async fn run(mut self, mut calls: mpsc::Receiver<Call>) {
         loop {
             let call = tokio::select! {
                 call = calls.recv() => call,
                 () = ended(&mut self.running) => {
-                    self.why = Some(self.end("it ended").await);
+                    self.why = Some(self.end(Useless::Ended).await);
                     continue;
                 }
             };
@@ -169,7 +180,7 @@ impl Keeper {
                 }
                 if answer.no_room { Err(MetadataError::NoRoom) } else { Ok(answer) }
             }
-            Err(what) => Err(MetadataError::Interrupted(self.end(&what).await)),
+            Err(useless) => Err(MetadataError::Interrupted(self.end(useless).await)),
         }
     }
 
@@ -185,11 +196,9 @@ impl Keeper {
         Ok(())
     }
 
-    /// Sends the request and waits for its answer; else what is wrong with the process.
-    async fn exchange(&mut self, request: &Request) -> Result<Answer, String> {
-        let Some(Running { connection, .. }) = &mut self.running else {
-            return Err("there is none".to_owned());
-        };
+    /// Sends the request and waits for its answer.
+    async fn exchange(&mut self, request: &Request) -> Result<Answer, Useless> {
+        let Some(Running { connection, .. }) = &mut self.running else { return Err(Useless::Ended) };
         let talk = async {
             connection.write_all(&frame(request)?).await?;
             let mut header = [0; HEADER_BYTES];
@@ -203,32 +212,32 @@ impl Keeper {
         match self.host.clock.timeout(self.answer_max, talk).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                Err(format!("it talks nonsense: {error}"))
+                Err(Useless::TalksNonsense(error))
             }
-            Ok(Err(_)) => Err("it ended".to_owned()),
-            Err(_) => Err(format!("it did not answer within {:?}", self.answer_max)),
+            Ok(Err(_)) => Err(Useless::Ended),
+            Err(_) => Err(Useless::Hangs(self.answer_max)),
         }
     }
 
     /// Ends the process if it did not end by itself, and tells how and with which last words.
-    async fn end(&mut self, what: &str) -> String {
-        let Some(mut running) = self.running.take() else { return what.to_owned() };
+    async fn end(&mut self, why: Useless) -> String {
+        let Some(mut running) = self.running.take() else { return why.to_string() };
         let process = &mut running.process;
         // The connection breaks a moment before the status is there.
-        if what == "it ended" {
+        if matches!(why, Useless::Ended) {
             drop(self.host.clock.timeout(GONE_MAX, process.wait()).await);
         }
         drop(process.start_kill());
         let gone = self.host.clock.timeout(GONE_MAX, process.wait()).await;
         let Ok(Ok(status)) = gone else {
             self.former = Some(running.process);
-            return what.to_owned();
+            return why.to_string();
         };
         let said = match running.stderr {
             Some(stderr) => self.host.clock.timeout(GONE_MAX, last_words(stderr)).await.unwrap_or_default(),
             None => String::new(),
         };
-        if said.is_empty() { format!("{what} ({status})") } else { format!("{what} ({status}): {said}") }
+        if said.is_empty() { format!("{why} ({status})") } else { format!("{why} ({status}): {said}") }
     }
 
     /// Lets the process close its store, and makes sure that it is gone.
