@@ -14,7 +14,7 @@ use crate::change::ChangeArgs;
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
 use crate::latency::{Latencies, shown};
-use crate::output::{OutputArgs, print};
+use crate::output::{ShowArgs, print};
 use crate::produce::{Deliveries, ProducerArgs, Summary, finish, summary_text, watch_refusals};
 
 #[derive(Debug, Subcommand)]
@@ -57,7 +57,7 @@ pub(crate) struct BenchConsumeArgs {
     #[command(flatten)]
     connect: ConnectArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    show: ShowArgs,
 }
 
 #[derive(Serialize)]
@@ -159,7 +159,7 @@ async fn consume(args: BenchConsumeArgs, host: &Host) -> Outcome {
         wait_p99_us: waits.permille(990),
         wait_max_us: waits.max_us(),
     };
-    print(args.output, &consumed, |consumed| {
+    print(args.show, &consumed, |consumed| {
         format!(
             "{} records, {} in {}.{:03} s: {} records/s, {}/s; wait for the next p50 {}, p99 {}, max {}\n",
             consumed.records,

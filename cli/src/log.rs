@@ -13,7 +13,7 @@ use plimsoll_spu::offline::{
 use serde::Serialize;
 
 use crate::exit::{Code, Failure, Outcome};
-use crate::output::{OutputArgs, one_line, print, quiet_pipe, table};
+use crate::output::{OutputArgs, ShowArgs, one_line, print, quiet_pipe, table};
 
 /// Bytes of a key or value that a table shows.
 const SHOWN_BYTES: usize = 64;
@@ -49,7 +49,7 @@ pub(crate) struct DumpArgs {
     #[arg(long, value_name = "OFFSET", default_value_t = u64::MAX)]
     to: u64,
     #[command(flatten)]
-    output: OutputArgs,
+    show: ShowArgs,
 }
 
 #[derive(Debug, Args)]
@@ -57,7 +57,7 @@ pub(crate) struct VerifyArgs {
     #[command(flatten)]
     place: WhereArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    show: ShowArgs,
 }
 
 impl From<OfflineError> for Failure {
@@ -223,8 +223,9 @@ fn dump(args: &DumpArgs) -> Outcome {
 }
 
 fn dump_one(out: &mut impl Write, log: &LogFiles, seen: &Seen<'_>, args: &DumpArgs) -> Outcome {
+    let output: OutputArgs = args.show.into();
     let mut put = |line: &Line<'_>| {
-        let text = if args.output.for_people() { show(line) } else { one_line(args.output.output, line)? };
+        let text = if output.for_people() { show(line) } else { one_line(output.output, line)? };
         quiet_pipe(out.write_all(text.as_bytes()))
     };
     match seen {
@@ -380,7 +381,7 @@ fn verify(args: &VerifyArgs) -> Outcome {
         reports.push(LogReport::from(found.verify(log)?));
     }
     let report = Report { damaged: reports.iter().any(|log| log.damaged), logs: reports };
-    print(args.output, &report, show_report)?;
+    print(args.show, &report, show_report)?;
     if report.damaged {
         let bad = report.logs.iter().filter(|log| log.damaged).count();
         let why = format!(

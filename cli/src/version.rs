@@ -4,12 +4,12 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::exit::Outcome;
-use crate::output::{OutputArgs, print};
+use crate::output::{ShowArgs, print};
 
 #[derive(Debug, Args)]
 pub(crate) struct VersionArgs {
     #[command(flatten)]
-    output: OutputArgs,
+    show: ShowArgs,
 }
 
 #[derive(Serialize)]
@@ -19,5 +19,5 @@ struct Version {
 
 pub(crate) fn run(args: VersionArgs) -> Outcome {
     let version = Version { plimsoll: env!("CARGO_PKG_VERSION") };
-    print(args.output, &version, |version| format!("plimsoll {}\n", version.plimsoll))
+    print(args.show, &version, |version| format!("plimsoll {}\n", version.plimsoll))
 }

@@ -5,6 +5,7 @@
 //! itself when a whole call fails. Clients test the domain, never the code alone: a proxy may answer with the
 //! same codes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prost::Message as _;
@@ -21,6 +22,18 @@ pub const ERROR_DOMAIN: &str = "plimsoll";
 const DETAIL_TYPE_URL: &str = "type.googleapis.com/plimsoll.v1.ErrorDetail";
 const ERROR_INFO_TYPE_URL: &str = "type.googleapis.com/google.rpc.ErrorInfo";
 const RETRY_INFO_TYPE_URL: &str = "type.googleapis.com/google.rpc.RetryInfo";
+
+/// `google.rpc.ErrorInfo` (googleapis, `google/rpc/error_details.proto`) whose metadata are in order: one refusal is
+/// the same bytes wherever it is made.
+#[derive(Clone, PartialEq, prost::Message)]
+struct ErrorInfo {
+    #[prost(string, tag = "1")]
+    reason: String,
+    #[prost(string, tag = "2")]
+    domain: String,
+    #[prost(btree_map = "string, string", tag = "3")]
+    metadata: BTreeMap<String, String>,
+}
 
 impl ErrorDetail {
     /// A refusal that had no effect and never will (`NOT_WRITTEN`).
@@ -67,7 +80,7 @@ impl ErrorDetail {
     /// Packs the detail into a gRPC status with `google.rpc` details.
     pub fn to_status(&self) -> tonic::Status {
         let code = code_of(self.reason());
-        let mut metadata = std::collections::HashMap::new();
+        let mut metadata = BTreeMap::new();
         metadata.insert("outcome".to_owned(), self.outcome().as_str_name().to_owned());
         if let Some(disk) = &self.disk {
             metadata.insert("spu".to_owned(), disk.spu_id.to_string());
@@ -77,7 +90,7 @@ impl ErrorDetail {
         }
         let mut details = vec![any(
             ERROR_INFO_TYPE_URL,
-            pb::ErrorInfo {
+            ErrorInfo {
                 reason: reason_name(self.reason()).to_owned(),
                 domain: ERROR_DOMAIN.to_owned(),
                 metadata,
@@ -101,9 +114,10 @@ impl ErrorDetail {
     /// Reads the detail out of a status of Plimsoll; `None` for any other status, also one of the same code.
     pub fn from_status(status: &tonic::Status) -> Option<Self> {
         let rpc = pb::Status::decode(status.details()).ok()?;
-        let ours = rpc.details.iter().filter(|any| any.type_url == ERROR_INFO_TYPE_URL).any(|any| {
-            pb::ErrorInfo::decode(any.value.as_slice()).is_ok_and(|info| info.domain == ERROR_DOMAIN)
-        });
+        let ours =
+            rpc.details.iter().filter(|any| any.type_url == ERROR_INFO_TYPE_URL).any(|any| {
+                ErrorInfo::decode(any.value.as_slice()).is_ok_and(|info| info.domain == ERROR_DOMAIN)
+            });
         let detail = rpc.details.iter().find(|any| any.type_url == DETAIL_TYPE_URL)?;
         if ours { Self::decode(detail.value.as_slice()).ok() } else { None }
     }
@@ -215,6 +229,20 @@ mod tests {
         let status = tonic::Status::from(detail.clone());
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(ErrorDetail::from_status(&status), Some(detail));
+    }
+
+    #[test]
+    fn everybody_can_read_what_is_wrong_and_it_is_always_the_same_bytes() {
+        let disk = v1::DiskDetail { spu_id: 2, free_bytes: 5, needed_bytes: 9, ..Default::default() };
+        let detail = ErrorDetail::not_written(Reason::DiskFull, "no room").on_disk(disk);
+        let status = detail.to_status();
+        for _ in 0..8 {
+            assert_eq!(detail.to_status().details(), status.details());
+        }
+        let rpc = pb::Status::decode(status.details()).unwrap();
+        let told = pb::ErrorInfo::decode(rpc.details[0].value.as_slice()).unwrap();
+        assert_eq!((told.reason.as_str(), told.domain.as_str()), ("DISK_FULL", ERROR_DOMAIN));
+        assert_eq!((told.metadata["needed_bytes"].as_str(), told.metadata.len()), ("9", 5));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::change::{Change, ChangeArgs};
 use crate::connect::ConnectArgs;
 use crate::exit::{self, Failure, Outcome};
 use crate::given;
-use crate::output::{Colour, OutputArgs, ShowArgs, paint, print, print_wide, table};
+use crate::output::{Colour, ShowArgs, paint, print, print_wide, table};
 use crate::words;
 use codes::{CODES, Code, Page, Severity};
 pub(crate) use evaluate::{Finding, Picture, Verdict, evaluate, verdict};
@@ -51,7 +51,7 @@ pub(crate) struct ExplainArgs {
     #[arg(value_parser = code)]
     code: Option<Code>,
     #[command(flatten)]
-    output: OutputArgs,
+    show: ShowArgs,
 }
 
 #[derive(Debug, Args)]
@@ -147,10 +147,10 @@ fn cluster_key(connect: &ConnectArgs) -> Result<String, Failure> {
 
 fn explain(args: &ExplainArgs) -> Outcome {
     match args.code {
-        Some(code) => print(args.output, &Codes { codes: vec![code.page()] }, |_| page_text(&code.page())),
+        Some(code) => print(args.show, &Codes { codes: vec![code.page()] }, |_| page_text(&code.page())),
         None => {
             let codes = Codes { codes: CODES.iter().map(|code| code.page()).collect() };
-            print(args.output, &codes, |codes| {
+            print(args.show, &codes, |codes| {
                 let rows: Vec<Vec<String>> = codes
                     .codes
                     .iter()

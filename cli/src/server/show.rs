@@ -12,7 +12,7 @@ use super::standalone::StandaloneFile;
 use crate::connect::ConnectArgs;
 use crate::exit::{Code, Failure, Outcome};
 use crate::given;
-use crate::output::{OutputArgs, print, table};
+use crate::output::{OutputArgs, ShowArgs, print, table};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
@@ -42,7 +42,7 @@ pub(crate) struct ServerArgs<K: Keys + Clone + Send + Sync + 'static> {
     #[command(flatten)]
     keys: KeyArgs<K>,
     #[command(flatten)]
-    output: OutputArgs,
+    show: ShowArgs,
 }
 
 #[derive(Debug, Args)]
@@ -50,7 +50,7 @@ pub(crate) struct ClientArgs {
     #[command(flatten)]
     connect: ConnectArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    show: ShowArgs,
 }
 
 #[derive(Serialize)]
@@ -97,7 +97,7 @@ pub(crate) fn run(command: ConfigCommand) -> Outcome {
                 row("controllers", Value::Array(controllers), target.controllers.origin),
                 row("timeout", Value::String(target.timeout.value.to_string()), target.timeout.origin),
             ];
-            if check { checked("client", args.output) } else { show("client", values, args.output) }
+            if check { checked("client", args.show) } else { show("client", values, args.show) }
         }
     }
 }
@@ -115,7 +115,7 @@ where
     let settings: T = args.keys.settings()?;
     if check {
         valid(&settings)?;
-        return checked(subject, args.output);
+        return checked(subject, args.show);
     }
     let values = Table::try_from(&settings)
         .map_err(|error| Failure::new(Code::Failed, format!("configuration: {error}")))?;
@@ -125,16 +125,16 @@ where
         value: values.get(key.name).cloned().unwrap_or_else(|| Value::String(String::new())),
         origin: origins.get(key.name).cloned().unwrap_or_else(|| "default".to_owned()),
     });
-    show(subject, rows.collect(), args.output)
+    show(subject, rows.collect(), args.show)
 }
 
-fn checked(subject: &'static str, output: OutputArgs) -> Outcome {
+fn checked(subject: &'static str, output: impl Into<OutputArgs>) -> Outcome {
     print(output, &Checked { subject, ok: true }, |checked| {
         format!("the configuration of the {} can be used\n", checked.subject)
     })
 }
 
-fn show(subject: &'static str, values: Vec<Row>, output: OutputArgs) -> Outcome {
+fn show(subject: &'static str, values: Vec<Row>, output: impl Into<OutputArgs>) -> Outcome {
     print(output, &View { subject, values }, |view| {
         let rows: Vec<Vec<String>> = view
             .values
