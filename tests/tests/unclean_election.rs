@@ -1,9 +1,11 @@
 //! An election by command with real processes: what it costs is said before, nothing is lost without being told to,
 //! and what takes it back is named.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use plimsoll_client::{Client, Record, StartAt, TopicConfig};
 use plimsoll_host::Clock;
 use plimsoll_proto::v1::PartitionInfo;
@@ -156,4 +158,88 @@ async fn an_unclean_election_names_the_offsets_at_risk_and_is_held_only_when_tol
     // Five, six and seven were at risk, and are gone.
     produce(&client, 100..101).await;
     assert_eq!(consume(&client).await, ["0", "1", "2", "3", "4", "100"]);
+}
+
+/// Asks a node to stop in order and waits until it has.
+async fn stop(cluster: &mut LocalCluster, spu: u32) {
+    cluster.spu(spu).terminate();
+    let clock = Clock::real();
+    let until = limit();
+    while cluster.spu(spu).ended().expect("waited for").is_none() {
+        assert!(clock.now() < until, "SPU {spu} does not end:\n{}", cluster.logs());
+        clock.sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Copies a folder with everything in it, as it is.
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-aT").args([from, to]).status().expect("cp runs");
+    assert!(copied.success(), "{copied}");
+}
+
+async fn in_sync(client: &Client, count: usize) {
+    let whole = client.wait_metadata(PATIENCE, |image| {
+        image.topic_by_name("t").is_some_and(|topic| topic.partitions[0].in_sync.len() == count)
+    });
+    assert!(whole.await, "{:?}", partition(client));
+}
+
+/// What the health of the cluster ends with, and what it says of stopped replicas.
+async fn stopped(cluster: &LocalCluster) -> anyhow::Result<(Option<i32>, Option<Value>)> {
+    let ended = cluster.command(&["cluster", "health", "-o", "json"]).await?;
+    let health: Value = serde_json::from_str(&ended.stdout)?;
+    let findings = health["findings"].as_array().context("a list")?;
+    Ok((ended.code, findings.iter().find(|finding| finding["code"] == "REPLICA_STOPPED").cloned()))
+}
+
+#[tokio::test]
+async fn a_node_that_is_set_back_costs_nobody_else_a_record_and_what_it_lacks_can_be_had_again() {
+    let (mut cluster, client, keeper, set_back) = started().await;
+    let folder = cluster.data(set_back).to_owned();
+    let older = folder.with_file_name("older");
+    stop(&mut cluster, set_back).await;
+    copy(&folder, &older);
+    cluster.spu(set_back).start().expect("started again");
+    in_sync(&client, 2).await;
+    produce(&client, 5..8).await;
+
+    // It is the last one that has everything, and then its disk is what it was before: nobody is told.
+    stop(&mut cluster, keeper).await;
+    led_by(&client, set_back).await;
+    stop(&mut cluster, set_back).await;
+    std::fs::remove_dir_all(&folder).expect("removed");
+    copy(&older, &folder);
+    cluster.spu(set_back).start().expect("started again");
+    let leads = eventually(limit(), "it leads again", || async {
+        ensure!(consume(&client).await == ["0", "1", "2", "3", "4"], "no");
+        Ok(())
+    });
+    leads.await.expect("with what it has");
+    cluster.spu(keeper).start().expect("started again");
+    let told = eventually(limit(), "the other one has stopped", || async {
+        let (code, told) = stopped(&cluster).await?;
+        told.map(|told| (code, told)).context("nothing is said of it")
+    });
+    let (code, told) = told.await.expect("it is told");
+    assert_eq!(code, Some(11), "{told}");
+    let member = &told["members"][0];
+    assert_eq!(member["name"], format!("t/0 on spu {keeper}"), "{told}");
+    let why = format!("leader spu {set_back} would cut it to 5, committed is all below 8");
+    assert!(member["detail"].as_str().is_some_and(|detail| detail.contains(&why)), "{told}");
+
+    // The next command to type says what it would cost, and with the word for it the records are back.
+    let next = told["next"].as_str().expect("a command");
+    let words: Vec<&str> = next.split(' ').skip(1).collect();
+    let ended = cluster.command(&words).await.expect("it ends");
+    assert!(ended.code == Some(0) && ended.stdout.contains("dry run"), "{next}: {ended:?}");
+    let ended = elect(&cluster, &["--to", &keeper.to_string(), "--unclean"]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    led_by(&client, keeper).await;
+    assert_eq!(consume(&client).await, ["0", "1", "2", "3", "4", "5", "6", "7"]);
+    let well = eventually(limit(), "both have everything", || async {
+        let (code, told) = stopped(&cluster).await?;
+        ensure!(code == Some(0) && told.is_none(), "{code:?}: {told:?}");
+        Ok(())
+    });
+    well.await.expect("it follows again");
 }
