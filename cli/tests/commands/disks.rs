@@ -2,12 +2,9 @@
 
 use serde_json::Value;
 
+use crate::documents::{event, level};
 use crate::process::cluster::Cluster;
 use crate::process::terminate;
-
-fn level(disks: &Value) -> &str {
-    disks["volumes"][0]["level"].as_str().unwrap_or_default()
-}
 
 #[test]
 fn a_drill_of_a_level_that_still_takes_records_is_there_and_gone_again() {
@@ -36,10 +33,11 @@ fn a_mark_that_is_lent_comes_back_by_itself() {
     let before = enter(&cluster.wait(&["disk"], |disks| level(disks) == "normal"));
     let borrowed = cluster.json(&["disk", "borrow", "--spu", "1", "--bytes", "4MiB", "--ttl", "2s"]);
     assert_eq!(borrowed["read_only_enter_bytes"], before - (4 << 20));
-    let events = cluster.wait(&["events"], |events| events.to_string().contains("mark_restored"));
-    assert!(events.to_string().contains("mark_lowered"), "{events:#}");
-    let disks = cluster.wait(&["disk"], |disks| enter(disks) == before);
-    assert!(!disks.to_string().contains("mark lowered"), "{disks:#}");
+    let events = cluster.wait(&["events"], |events| event(events, "mark_restored").is_some());
+    assert!(event(&events, "mark_lowered").is_some(), "{events:#}");
+    cluster.wait(&["disk"], |disks| enter(disks) == before);
+    let (code, shown, _) = cluster.ask(&["disk"]);
+    assert!(code == 0 && !shown.contains("mark lowered"), "{shown}");
     terminate(&mut cluster.server);
 }
 

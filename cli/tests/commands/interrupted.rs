@@ -8,6 +8,7 @@ use std::process::{Child, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::documents::level;
 use crate::process::cluster::Cluster;
 use crate::process::{Server, terminate};
 
@@ -79,10 +80,10 @@ fn a_second_signal_does_not_wait_and_says_what_is_not_known() {
     assert_eq!(cluster.ask(&["topic", "create", "t"]).0, 0);
     for twice in [false, true] {
         // What is shown of the drill before must be over, or it is taken for the next one.
-        cluster.wait(&["disk"], |disks| disks["volumes"][0]["level"] == "normal");
+        cluster.wait(&["disk"], |disks| level(disks) == "normal");
         // Nothing is acknowledged while a disk seems to be full.
         assert_eq!(cluster.ask(&["disk", "drill", "--spu", "1", "--ttl", "10min"]).0, 0);
-        cluster.wait(&["disk"], |disks| disks["volumes"][0]["level"] == "read-only");
+        cluster.wait(&["disk"], |disks| level(disks) == "read-only");
         let mut child = start(&cluster, &["t", "--deadline", "10min"]);
         let mut stdin = child.0.stdin.take().unwrap();
         stdin.write_all(b"a\n").unwrap();

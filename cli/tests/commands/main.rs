@@ -2,6 +2,7 @@
 
 mod command_line;
 mod disks;
+mod documents;
 mod dry_runs;
 mod interrupted;
 mod local_cluster;

@@ -2,13 +2,10 @@
 
 use std::process::Stdio;
 
+use crate::documents::{event, level};
 use crate::process::cluster::Cluster;
 use crate::process::{Folder, command, free_addresses, plimsoll, terminate};
 use serde_json::Value;
-
-fn level(disks: &Value) -> &str {
-    disks["volumes"][0]["level"].as_str().unwrap_or_default()
-}
 
 #[test]
 fn a_drill_goes_there_and_back_and_is_never_taken_for_a_full_disk() {
@@ -31,9 +28,12 @@ fn a_drill_goes_there_and_back_and_is_never_taken_for_a_full_disk() {
     let health = cluster.wait(&["cluster", "health"], |health| {
         health["findings"][0]["code"] == "DISK_DRILL" || health["findings"][1]["code"] == "DISK_DRILL"
     });
-    assert!(!health.to_string().contains("DISK_FULL"), "{health:#}");
-    let events = cluster.wait(&["events"], |events| events.to_string().contains("drill: disk full"));
-    assert!(events.to_string().contains("write_offline"), "{events:#}");
+    let findings = health["findings"].as_array().expect("a list");
+    assert!(findings.iter().all(|finding| finding["code"] != "DISK_FULL"), "{health:#}");
+    let events = cluster.wait(&["events"], |events| event(events, "volume_state").is_some());
+    let drilled = event(&events, "volume_state").expect("waited for");
+    assert_eq!(drilled["to"], "write_offline", "{events:#}");
+    assert!(drilled["reason"].as_str().is_some_and(|why| why.starts_with("drill: disk full")), "{events:#}");
 
     assert_eq!(cluster.ask(&["disk", "drill", "--spu", "1", "--end"]).0, 0);
     cluster.wait(&["disk"], |disks| level(disks) == "normal" && disks["volumes"][0]["drill_ms"].is_null());
@@ -73,11 +73,15 @@ fn a_mark_is_lent_and_a_plan_is_only_a_plan() {
     assert_eq!(borrowed["read_only_enter_bytes"], before - (4 << 20));
     cluster.wait(&["disk"], |disks| enter(disks) == before - (4 << 20));
     assert!(cluster.ask(&["disk"]).1.contains("mark lowered by 4MiB"));
-    let events = cluster.wait(&["events"], |events| events.to_string().contains("mark_lowered"));
-    assert!(events.to_string().contains("lowered by 4194304 bytes"), "{events:#}");
+    let events = cluster.wait(&["events"], |events| event(events, "mark_lowered").is_some());
+    assert_eq!(
+        event(&events, "mark_lowered").expect("waited for")["to"],
+        "lowered by 4194304 bytes",
+        "{events:#}"
+    );
     assert_eq!(cluster.ask(&["disk", "borrow", "--spu", "1", "--bytes", "0"]).0, 0);
     cluster.wait(&["disk"], |disks| enter(disks) == before);
-    cluster.wait(&["events"], |events| events.to_string().contains("mark_restored"));
+    cluster.wait(&["events"], |events| event(events, "mark_restored").is_some());
 
     let (code, err) = cluster.produce(
         &["t", "--linger", "0ms"],
