@@ -127,6 +127,50 @@ async fn a_topic_changes_while_it_is_in_use() {
 }
 
 #[tokio::test]
+async fn the_replicas_of_a_lost_disk_are_made_anew_and_its_node_comes_back_with_an_empty_one() {
+    let (mut cluster, client) = started(1, 4).await;
+    create(&client, "t", 3, 3).await;
+    let t = Recorded::of(&client, "t").await;
+    t.produce(0, 500).await;
+    let lost = replicas(&client, "t", 0)[0];
+    let id = lost.to_string();
+    cluster.spu(lost).kill();
+    let folder = cluster.data(lost).to_owned();
+    std::fs::remove_dir_all(&folder).expect("removed");
+    t.produce(500, 500).await;
+
+    json(&cluster, &["spu", "drain", &id]).await;
+    let whole = client.wait_metadata(PATIENCE, |image| {
+        image.topics.values().flat_map(|topic| &topic.partitions).all(|partition| {
+            partition.in_sync.len() == 3 && partition.replicas.iter().all(|replica| replica.spu_id != lost)
+        })
+    });
+    assert!(whole.await, "{:?}\n{}", client.metadata().topics, cluster.logs());
+    json(&cluster, &["spu", "offline", &id]).await;
+    let healthy = async || {
+        let well = eventually(limit(), "the cluster is well", || async {
+            let ended = cluster.command(&["cluster", "health"]).await?;
+            ensure!(ended.code == Some(0), "{}", ended.stdout);
+            Ok(())
+        });
+        well.await.expect("nothing is wrong");
+    };
+    healthy().await;
+
+    std::fs::create_dir(&folder).expect("made");
+    json(&cluster, &["spu", "online", &id]).await;
+    cluster.spu(lost).start().expect("started again");
+    let config = TopicConfig { partitions: 1, replicas: 4, ..TopicConfig::default() };
+    let holds = eventually(limit(), "it takes replicas", || async {
+        Ok(client.admin().create_topic("u", config).await?)
+    });
+    holds.await.expect("a topic that needs every node");
+    t.produce(1000, 100).await;
+    assert_eq!(t.consume().await, (0..1100).collect::<Vec<u32>>());
+    t.judge().await;
+}
+
+#[tokio::test]
 async fn a_node_is_emptied_while_the_topic_is_in_use_and_loses_nothing() {
     let (mut cluster, client) = started(1, 4).await;
     create(&client, "t", 4, 3).await;
