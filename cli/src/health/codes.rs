@@ -104,7 +104,7 @@ codes! {
     VolumeFailed "VOLUME_FAILED" Critical
         cause "A disk answered with an IO error, a failed fsync, or is gone. Failed is not full."
         effect "Out of service for writes; the partitions there have one copy less."
-        remedy "Drain the node (`plimsoll spu drain SPU`): other nodes take its replicas from the other copies. Then replace the disk, start the node with an empty directory and bring it back (`plimsoll spu online SPU`). Without a node to spare start the new disk as another node first."
+        remedy "It comes back by itself when its disk works again. If it stays drain the node (`plimsoll spu drain SPU`): other nodes take its replicas from the other copies. Then replace the disk, start the node with an empty directory and bring it back (`plimsoll spu online SPU`). Without a node to spare start the new disk as another node first."
         next "plimsoll disk --spu SPU";
     VolumeStalled "VOLUME_STALLED" Critical
         cause "The data path of a volume has not moved for seconds while the node itself answers."

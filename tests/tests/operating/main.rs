@@ -147,15 +147,12 @@ async fn the_replicas_of_a_lost_disk_are_made_anew_and_its_node_comes_back_with_
     });
     assert!(whole.await, "{:?}\n{}", client.metadata().topics, cluster.logs());
     json(&cluster, &["spu", "offline", &id]).await;
-    let healthy = async || {
-        let well = eventually(limit(), "the cluster is well", || async {
-            let ended = cluster.command(&["cluster", "health"]).await?;
-            ensure!(ended.code == Some(0), "{}", ended.stdout);
-            Ok(())
-        });
-        well.await.expect("nothing is wrong");
-    };
-    healthy().await;
+    let well = eventually(limit(), "the cluster is well", || async {
+        let ended = cluster.command(&["cluster", "health"]).await?;
+        ensure!(ended.code == Some(0), "{}", ended.stdout);
+        Ok(())
+    });
+    well.await.expect("nothing is wrong");
 
     std::fs::create_dir(&folder).expect("made");
     json(&cluster, &["spu", "online", &id]).await;
