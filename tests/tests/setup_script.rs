@@ -75,3 +75,29 @@ fn what_is_missing_is_named_before_anything_compiles() {
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(printed.lines().last(), Some("0 passed, 1 failed, 0 skipped"), "{printed}");
 }
+
+/// A machine may have another library whose name begins alike.
+#[test]
+fn libclang_is_told_from_its_neighbours() {
+    let scratch = Scratch::new().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("scripts/setup");
+    let function = r#"eval "$(sed -n '/^setup_has_libclang()/,/^}/p' "$1")"; setup_has_libclang "$2""#;
+    for (number, (file, is_there)) in [
+        (None, false),
+        (Some("libclang-cpp.so.14"), false),
+        (Some("libclang-cpp.so"), false),
+        (Some("libclang.so"), true),
+        (Some("libclang-14.so.1"), true),
+        (Some("libclang.so.1"), true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let folder = scratch.folder(&number.to_string()).unwrap();
+        if let Some(file) = file {
+            std::fs::write(folder.join(file), "").unwrap();
+        }
+        let found = Command::new("bash").args(["-c", function, "-"]).arg(&script).arg(&folder).status().unwrap();
+        assert_eq!(found.code(), Some(i32::from(!is_there)), "{file:?}");
+    }
+}
