@@ -63,7 +63,8 @@ fn journal_is_read(input: &[u8]) -> bool {
                     5 => forms::records(rest),
                     _ => return snapshot_is_read(&forms::snapshot(rest)),
                 };
-                directory.put_files(&[[&first[..BODY], &records].concat(), second[..BODY].to_vec()]);
+                let head = forms::without_synced_end(&first[..BODY]);
+                directory.put_files(&[[head, records].concat(), second[..BODY].to_vec()]);
                 read_journal(directory, true)
             }
         }

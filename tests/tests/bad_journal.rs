@@ -5,12 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use plimsoll_host::Clock;
 use plimsoll_storage::fs::real::RealDisk;
 use plimsoll_storage::fs::{Disk as _, OpenMode};
 use plimsoll_tests::{Ended, Layout, LocalCluster, run_to_end};
 
 const FAILED: i32 = 1;
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A cluster that has seen a topic, and the data directory of its controller, which does not run any more.
 async fn used() -> (LocalCluster, PathBuf) {
@@ -99,6 +102,47 @@ async fn a_corrupt_journal_refuses_to_start() {
     assert_refused(&cluster, &data, &["journal/b.log", "damaged", "head"]).await;
     overwrite(&data, "journal/b.log", 0, &first);
     overwrite(&data, "journal/b.log", 4096, &second);
+    assert_restored(cluster).await;
+}
+
+/// Where records begin, which of them hold entries, and where all of them end.
+fn records(data: &Path) -> (Vec<u64>, Vec<u64>, u64) {
+    let bytes = std::fs::read(data.join("journal/a.log")).unwrap();
+    let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let (mut at, mut all, mut entries) = (8192, Vec::new(), Vec::new());
+    while bytes[at..].starts_with(b"PLJR") {
+        all.push(at as u64);
+        if number(at + 36) == 3 {
+            entries.push(at as u64);
+        }
+        at += (56 + number(at + 40) as usize).next_multiple_of(8);
+    }
+    (all, entries, at as u64)
+}
+
+/// What was synced last has nothing behind it that tells of it, but for the head.
+#[tokio::test]
+async fn rot_in_the_last_record_refuses_to_start() {
+    let (mut cluster, data) = used().await;
+    let (_, entries, _) = records(&data);
+    let last = *entries.last().unwrap();
+    let before = overwrite(&data, "journal/a.log", last + 60, &[0xff]);
+    assert_refused(&cluster, &data, &["journal/a.log", &format!("damaged at byte {last}"), "--id"]).await;
+    overwrite(&data, "journal/a.log", last + 60, &before);
+    // After an orderly end that holds for the very last byte.
+    cluster.controller(1).start().expect("started");
+    drop(cluster.online().await.expect("online again"));
+    cluster.controller(1).terminate();
+    let ends = Clock::real();
+    while cluster.controller(1).ended().expect("it can be waited for").is_none() {
+        assert!(ends.now() < PATIENCE, "it does not end: {}", cluster.logs());
+        ends.sleep(Duration::from_millis(20)).await;
+    }
+    let (all, _, end) = records(&data);
+    let before = overwrite(&data, "journal/a.log", end - 1, &[0xff]);
+    let last = all.last().unwrap();
+    assert_refused(&cluster, &data, &["journal/a.log", &format!("damaged at byte {last}")]).await;
+    overwrite(&data, "journal/a.log", end - 1, &before);
     assert_restored(cluster).await;
 }
 

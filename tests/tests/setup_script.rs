@@ -97,7 +97,8 @@ fn libclang_is_told_from_its_neighbours() {
         if let Some(file) = file {
             std::fs::write(folder.join(file), "").unwrap();
         }
-        let found = Command::new("bash").args(["-c", function, "-"]).arg(&script).arg(&folder).status().unwrap();
+        let found =
+            Command::new("bash").args(["-c", function, "-"]).arg(&script).arg(&folder).status().unwrap();
         assert_eq!(found.code(), Some(i32::from(!is_there)), "{file:?}");
     }
 }

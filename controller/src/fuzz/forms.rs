@@ -32,6 +32,15 @@ pub(super) fn slots(input: &mut &[u8], sums: bool) -> Vec<u8> {
     bytes
 }
 
+/// A head that does not say how much is behind it.
+pub(super) fn without_synced_end(head: &[u8]) -> Vec<u8> {
+    let mut slots = SLOTS.map(|at| head[at..at + SLOT_BYTES].to_vec());
+    for slot in &mut slots {
+        slot[56..64].fill(0);
+    }
+    self::slots(&mut slots.concat().as_slice(), true)
+}
+
 /// Whether a slot of `controller.id` with a good checksum says that the directory is being made.
 pub(super) fn is_being_made(file: &[u8]) -> bool {
     SLOTS.into_iter().filter_map(|at| file.get(at..at + SLOT_BYTES)).any(|slot| {

@@ -12,6 +12,7 @@ use plimsoll_storage::fs::faulty::{Fault, FaultKind, FaultyDisk, Then};
 use plimsoll_storage::fs::memory::{MemoryDisk, MemoryDiskSettings, PowerLoss};
 
 use super::journal::JournalSettings;
+use super::journal::proofs::vouched_and_written;
 use super::metadata::MemoryStore;
 use super::{DataDir, JournalState, ProposeError, RaftHandle, RaftSettings, start};
 use crate::cluster::RULES_VERSION;
@@ -76,6 +77,31 @@ async fn starts_elects_and_commits_at_zero_bytes_and_zero_inodes() {
     }
     let handle = run(&host, &disk, &store).await;
     assert!(handle.view().applied_index >= last, "nothing that was acknowledged is gone");
+}
+
+/// Commit indexes are written without a sync. At rest, and at the end, they have had it: whatever rots then is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_at_rest_vouches_for_all_that_was_written() {
+    let (host, store) = (Host::real(), MemoryStore::default());
+    let (memory, disk) = disk();
+    let handle = run(&host, &disk, &store).await;
+    handle.propose(entry(), LONG).await.expect("healthy");
+    let at_rest = async {
+        while !vouches_for_all(&disk) {
+            host.clock.sleep(Duration::from_millis(10)).await;
+        }
+    };
+    host.clock.timeout(LONG, at_rest).await.expect("by itself");
+    handle.propose(entry(), LONG).await.expect("healthy");
+    handle.stop(LONG).await;
+    assert!(vouches_for_all(&disk));
+    memory.power_loss(PowerLoss::LosesAllUnsynced);
+    assert!(vouches_for_all(&disk));
+}
+
+fn vouches_for_all(disk: &SharedDisk) -> bool {
+    let (vouched, written) = vouched_and_written(disk);
+    vouched == written
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -87,7 +87,8 @@ fn take_waiting(node: &mut Node, events: &mut Events, now: Duration) -> bool {
 
 /// What is acknowledged is in the journal already; the metadata store gets what it does not have yet. The data
 /// directory's lock ends last.
-async fn stop(node: Node) {
+async fn stop(mut node: Node) {
+    node.settle();
     let Node { host, mut feed, state, applied, raw, identity, .. } = node;
     feed.finish(&state, applied, host.clock.now());
     let lane = feed.close();

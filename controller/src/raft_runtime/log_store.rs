@@ -13,6 +13,8 @@ use super::journal::{Journal, JournalError, Recovered};
 pub(super) struct LogStore {
     journal: Box<dyn Journal>,
     contents: Recovered,
+    /// Something was written since the last sync.
+    unsynced: bool,
     /// The configuration after the last applied entry; that of the stored snapshot may be older.
     conf_state: ConfState,
     /// A peer needs a snapshot at least as new as this index.
@@ -25,7 +27,7 @@ impl LogStore {
     pub(super) fn new(journal: Box<dyn Journal>, contents: Recovered, voters: Option<Vec<u64>>) -> Self {
         let stored = contents.snapshot.get_metadata().get_conf_state().clone();
         let conf_state = voters.map_or(stored, |voters| ConfState { voters, ..ConfState::default() });
-        Self { journal, contents, conf_state, snapshot_wanted: Cell::new(None) }
+        Self { journal, contents, unsynced: false, conf_state, snapshot_wanted: Cell::new(None) }
     }
 
     /// Who votes after the last applied entry.
@@ -64,8 +66,9 @@ impl LogStore {
         if let Some(hard_state) = hard_state {
             self.journal.set_hard_state(hard_state)?;
         }
+        self.unsynced = true;
         if sync {
-            self.journal.sync()?;
+            self.settle()?;
         }
         for entry in entries {
             let put = self.contents.put(entry.clone());
@@ -93,8 +96,18 @@ impl LogStore {
             entries: entries.to_vec(),
         };
         self.journal.replace(&contents)?;
+        self.unsynced = false;
         self.conf_state = metadata.get_conf_state().clone();
         self.contents = contents;
+        Ok(())
+    }
+
+    /// Makes durable what was written without a sync. Costs nothing when there is none.
+    pub(super) fn settle(&mut self) -> Result<(), JournalError> {
+        if self.unsynced {
+            self.journal.sync()?;
+            self.unsynced = false;
+        }
         Ok(())
     }
 
@@ -102,6 +115,7 @@ impl LogStore {
     pub(super) fn note_commit(&mut self, commit: u64) -> Result<(), JournalError> {
         let hard_state = HardState { commit, ..self.contents.hard_state.clone() };
         self.journal.set_hard_state(&hard_state)?;
+        self.unsynced = true;
         self.contents.hard_state = hard_state;
         Ok(())
     }
@@ -128,6 +142,7 @@ impl LogStore {
         let entries = self.contents.entries.iter().filter(|entry| entry.index >= first).cloned().collect();
         let contents = Recovered { hard_state, snapshot, truncated, entries };
         self.journal.replace(&contents)?;
+        self.unsynced = false;
         self.contents = contents;
         self.snapshot_wanted.set(None);
         Ok(())

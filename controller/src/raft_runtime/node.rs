@@ -30,6 +30,9 @@ use super::settings::RaftSettings;
 use super::wire::{self, LocalLog, Refused};
 use crate::cluster::{ClusterState, Outcome, RULES_VERSION};
 
+/// How long what needs no sync may wait for one.
+const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What a peer is known by on the lane.
 pub(super) struct PeerLink {
     pub(super) address: String,
@@ -70,6 +73,8 @@ pub(super) struct Node {
     pub(super) leader_since: Option<Duration>,
     pub(super) bootstrap_proposed_in: u64,
     pub(super) compact_at: Duration,
+    /// When the journal is settled next.
+    pub(super) settle_at: Duration,
     pub(super) used_after_compaction: u64,
     pub(super) view: watch::Sender<Arc<View>>,
     /// Asks the disk; `None` where there is none to ask.
@@ -104,11 +109,27 @@ impl Node {
                     self.raw.read_index(context);
                 }
                 self.note_cluster_id();
+                if now >= self.settle_at {
+                    self.settle_at = now.saturating_add(SETTLE_INTERVAL);
+                    self.settle();
+                }
             }
             Health::Frozen { retry_at, .. } if now >= *retry_at => self.thaw(now),
             Health::Frozen { .. } | Health::Failed(_) => {}
         }
         self.feed.tend(&self.state, self.applied, now);
+    }
+
+    /// Commit indexes are written without a sync. A journal at rest has it, so that the next start vouches for all of it.
+    pub(super) fn settle(&mut self) {
+        if !matches!(self.health, Health::Healthy) {
+            return;
+        }
+        match self.raw.mut_store().settle() {
+            Ok(()) => {}
+            Err(error) if error.is_retryable() => tracing::debug!(%error, "the journal was not settled"),
+            Err(error) => self.fail(error.to_string()),
+        }
     }
 
     fn look_at_disk(&mut self, now: Duration) {

@@ -190,6 +190,7 @@ fn build(parts: Parts) -> Result<Box<Node>, StartError> {
         leader_since: None,
         bootstrap_proposed_in: 0,
         compact_at: Duration::ZERO,
+        settle_at: Duration::ZERO,
         used_after_compaction: 0,
         view,
         host,

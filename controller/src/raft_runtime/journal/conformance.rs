@@ -293,7 +293,7 @@ fn a_failed_sync_is_final() {
 }
 
 #[test]
-fn rot_in_what_was_synced_before_refuses_to_start() {
+fn rot_in_what_was_synced_refuses_to_start() {
     let (_, disk) = new_disk();
     let mut run = Run::start(&disk);
     for call in script() {
@@ -305,17 +305,14 @@ fn rot_in_what_was_synced_before_refuses_to_start() {
     let mut refused = 0;
     for name in ["a.log", "b.log"] {
         let file = disk.open(&format!("journal/{name}"), OpenMode::Write).expect("there");
-        for at in (0..end).step_by(3) {
+        for at in 0..end {
             let mut byte = [0u8; 1];
             file.read_at(&mut byte, at).expect("reads");
             file.write_at(&[byte[0] ^ 0x10], at).expect("writes");
             let loaded = FileJournal::open(&disk, &settings(), 1).and_then(|mut journal| journal.load());
             match loaded {
-                // Not looked at, or the very last sync (entry 7).
-                Ok(loaded) => assert!(
-                    loaded == whole || at >= super::header::BODY && loaded.last_index() == 6,
-                    "{name} {at}"
-                ),
+                // Not looked at, or there twice.
+                Ok(loaded) => assert_eq!(loaded, whole, "{name} {at}"),
                 Err(JournalError::Damaged { file, .. }) => {
                     refused += 1;
                     assert!(file.ends_with(name), "{file} named for {name}");
@@ -325,7 +322,7 @@ fn rot_in_what_was_synced_before_refuses_to_start() {
             file.write_at(&byte, at).expect("writes");
         }
     }
-    assert!(refused > 500, "{refused}");
+    assert!(refused as u64 >= end - super::header::BODY, "{refused}");
 }
 
 #[test]

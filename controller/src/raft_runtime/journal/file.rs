@@ -10,7 +10,8 @@
 //! writable on a full ext4, xfs and tmpfs; on a copy-on-write filesystem the write may be refused, see
 //! `Disk::reserves`).
 //!
-//! What cannot be told apart: rot in the records of the very last sync looks like a torn tail.
+//! A sync ends with a note of it in the head, synced too, before it is told to anybody: records that are not there at the
+//! next start are rot before that note and a torn tail behind it.
 
 use plimsoll_storage::fs::{DiskError, DiskFile, FailureCause, OpenMode, SharedDisk};
 use prost_raft::Message as _;
@@ -98,12 +99,14 @@ impl FileJournal {
             // Written once, so that no later write has to convert or find a block.
             write_zeros(file.as_ref(), bytes).map_err(classify)?;
             let (usage, generation) = if index == 0 { (Use::Current, 1) } else { (Use::Never, 0) };
+            let mut synced_end = 0;
             if index == 0 {
                 let body = encode_contents(contents, &mut Chain::new(generation), bytes)?;
                 file.write_at(&body, BODY).map_err(classify)?;
+                synced_end = BODY + len_u64(body.len());
             }
             for sequence in 1..=2 {
-                let slot = Slot { sequence, generation, usage, file_bytes: bytes, controller };
+                let slot = Slot { sequence, generation, usage, file_bytes: bytes, controller, synced_end };
                 file.write_at(&slot.encode(), slot.offset()).map_err(classify)?;
             }
             file.sync_data().map_err(classify)?;
@@ -239,19 +242,28 @@ impl FileJournal {
     }
 
     /// Both slots of a file, one after the other.
-    fn put_head(&mut self, index: usize, usage: Use, generation: u64) -> Result<(), JournalError> {
+    fn put_head(&mut self, index: usize, head: Slot) -> Result<(), JournalError> {
         for _ in 0..2 {
-            let slot = self.files[index].slot;
-            self.put_slot(index, Slot { generation, usage, ..slot.next() })?;
+            let sequence = self.files[index].slot.next().sequence;
+            self.put_slot(index, Slot { sequence, ..head })?;
         }
         Ok(())
+    }
+
+    /// Notes in the head of the current file, durably, that all that was written is on the disk.
+    fn put_synced_end(&mut self) -> Result<(), JournalError> {
+        let slot = self.file().slot;
+        if slot.synced_end == self.end {
+            return Ok(());
+        }
+        self.put_slot(self.active, Slot { synced_end: self.end, ..slot.next() })
     }
 
     /// What a switch has to write besides the slot that decided it.
     fn finish_switch(&mut self) -> Result<(), JournalError> {
         let (active, other) = (self.active, 1 - self.active);
         self.put_slot(active, self.files[active].slot.next())?;
-        self.put_head(other, Use::Superseded, self.files[other].slot.generation)?;
+        self.put_head(other, Slot { usage: Use::Superseded, ..self.files[other].slot })?;
         self.switch_pending = false;
         Ok(())
     }
@@ -286,13 +298,12 @@ impl Journal for FileJournal {
         let active = self.pick_active()?;
         let slot = self.files[active].slot;
         let bytes = read_all(&self.files[active]).map_err(|error| self.refuse(error))?;
-        let replayed = replay::replay(&bytes, slot.generation)
+        let replayed = replay::replay(&bytes, slot.generation, slot.synced_end)
             .map_err(|Damage { at, why }| JournalError::Damaged { file: self.path(active), at, why })?;
         // What was read may be in the page cache only; from now on it is relied upon. The last run may have ended with a
         // failed sync, after which the kernel takes those pages for clean: only writing them again gets them to the disk.
         for index in 0..self.files.len() {
-            let Slot { usage, generation, .. } = self.files[index].slot;
-            self.put_head(index, usage, generation)?;
+            self.put_head(index, self.files[index].slot)?;
         }
         let start = replayed.chain.synced_end.clamp(BODY, replayed.end);
         let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
@@ -304,6 +315,7 @@ impl Journal for FileJournal {
         // No two runs of a generation have the same: the head was written anew.
         let run = self.files[active].slot.sequence;
         self.chain = Chain { run, synced_end: replayed.end, ..replayed.chain };
+        self.put_synced_end()?;
         self.switch_pending = self.files[1 - active].slot.usage == Use::Current;
         Ok(replayed.contents)
     }
@@ -330,6 +342,7 @@ impl Journal for FileJournal {
         self.check()?;
         self.sync_file(self.active)?;
         self.chain.synced_end = self.end;
+        self.put_synced_end()?;
         if self.switch_pending { self.try_to_finish_switch() } else { Ok(()) }
     }
 
@@ -340,15 +353,17 @@ impl Journal for FileJournal {
         let mut chain = Chain::new(generation);
         let body = encode_contents(contents, &mut chain, self.files[new].bytes)?;
         // The generation is claimed first: leftovers of an attempt that was cut short never share one.
-        self.put_head(new, Use::Superseded, generation)?;
+        let claim = Slot { generation, usage: Use::Superseded, synced_end: 0, ..self.files[new].slot };
+        self.put_head(new, claim)?;
         for (chunk, at) in body.chunks(CHUNK).zip((BODY..).step_by(CHUNK)) {
             self.files[new].file.write_at(chunk, at).map_err(|error| self.refuse(error))?;
         }
         self.sync_file(new)?;
-        self.put_slot(new, Slot { usage: Use::Current, ..self.files[new].slot.next() })?;
+        let synced_end = BODY + len_u64(body.len());
+        self.put_slot(new, Slot { usage: Use::Current, synced_end, ..self.files[new].slot.next() })?;
         self.active = new;
-        self.end = BODY + len_u64(body.len());
-        self.chain = Chain { synced_end: self.end, ..chain };
+        self.end = synced_end;
+        self.chain = Chain { synced_end, ..chain };
         self.switch_pending = true;
         self.try_to_finish_switch()
     }

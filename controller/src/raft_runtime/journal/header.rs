@@ -11,11 +11,12 @@
 //! 36  zero                    u32
 //! 40  size of the file        u64
 //! 48  controller id           u64
-//! 56  zero                    u64
+//! 56  synced end              u64   everything of the generation before it is on the disk; 0 when nothing is known
 //! ```
 //!
-//! Every change is written to one slot, synced, and then to the other and synced: a crash leaves the old or the new,
-//! and afterwards no single slot that rots brings an older one back.
+//! Every change of generation or use is written to one slot, synced, and then to the other and synced: a crash leaves
+//! the old or the new, and afterwards no single slot that rots brings an older one back. A new synced end alone goes to
+//! one slot: the other one has the end before it, and only rot in a slot and in a record could hide one.
 //!
 //! A switch to another file writes `current` there and then `superseded` here. A crash in between leaves two current
 //! files, the higher generation counts.
@@ -45,6 +46,8 @@ pub(super) struct Slot {
     pub(super) usage: Use,
     pub(super) file_bytes: u64,
     pub(super) controller: u64,
+    /// Where records that are known to be on the disk end. Whoever reads the file must find all of them.
+    pub(super) synced_end: u64,
 }
 
 impl Slot {
@@ -72,6 +75,7 @@ impl Slot {
         bytes[32..36].copy_from_slice(&usage.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.file_bytes.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.controller.to_le_bytes());
+        bytes[56..64].copy_from_slice(&self.synced_end.to_le_bytes());
         let crc = crc32c::crc32c(&bytes[16..]);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -98,6 +102,7 @@ impl Slot {
             usage,
             file_bytes: u64_at(bytes, 40)?,
             controller: u64_at(bytes, 48)?,
+            synced_end: u64_at(bytes, 56)?,
         })
     }
 
@@ -114,8 +119,14 @@ mod tests {
 
     #[test]
     fn the_newer_good_slot_counts() {
-        let slot =
-            |sequence, usage| Slot { sequence, generation: 3, usage, file_bytes: 1 << 20, controller: 1 };
+        let slot = |sequence, usage| Slot {
+            sequence,
+            generation: 3,
+            usage,
+            file_bytes: 1 << 20,
+            controller: 1,
+            synced_end: 9000 + sequence,
+        };
         let (older, newer) = (slot(4, Use::Current), slot(5, Use::Superseded));
         let mut head = vec![0u8; 8192];
         assert_eq!(Slot::newest(&head), None);

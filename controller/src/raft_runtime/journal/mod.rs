@@ -9,7 +9,7 @@ mod header;
 #[cfg(any(test, feature = "memory-metadata"))]
 mod memory;
 #[cfg(test)]
-mod proofs;
+pub(super) mod proofs;
 mod record;
 mod replay;
 
@@ -136,7 +136,8 @@ impl Fill {
 /// - Nothing is durable before [`Journal::sync`] returns; after it everything written before is.
 /// - All entries of an [`Journal::append`] are there after a crash, or none.
 /// - A call that fails with a retryable error changed nothing that `load` would ever show, and the next call
-///   continues from before it.
+///   continues from before it. Of a sync, what was written before it stays written.
+/// - What rots after a sync returned makes `load` fail. It never shows contents without it.
 /// - What `load` did not show never comes back.
 /// - After a failed sync, and after any failure of the volume, every call fails with `Failed`.
 /// - [`Journal::replace`] is atomic and durable when it returns: after a crash within it, `load` shows all of the
@@ -157,10 +158,10 @@ pub trait Journal: Send {
     /// # Errors
     /// `OutOfRoom`, `Refused`, `Failed`.
     fn set_hard_state(&mut self, hard_state: &HardState) -> Result<(), JournalError>;
-    /// Makes everything written durable.
+    /// Makes everything written durable, and notes that it is.
     ///
     /// # Errors
-    /// `Failed`; final.
+    /// `Refused` when the note was: what was written may be durable or not. `Failed`; final.
     fn sync(&mut self) -> Result<(), JournalError>;
     /// Puts other contents in place of everything, durably: a compaction, or a snapshot from the leader.
     ///

@@ -23,9 +23,10 @@ pub(super) struct Damage {
     pub(super) why: &'static str,
 }
 
-/// Reads all records of `generation`. A torn tail, which nothing can depend on, is left out together with what the same
-/// call wrote before it; damage before data that was synced is an error.
-pub(super) fn replay(bytes: &[u8], generation: u64) -> Result<Replayed, Damage> {
+/// Reads all records of `generation`, of which those before `synced_end` must be there. A torn tail behind it, which
+/// nothing can depend on, is left out together with what the same call wrote before it; damage before data that was
+/// synced is an error.
+pub(super) fn replay(bytes: &[u8], generation: u64, synced_end: u64) -> Result<Replayed, Damage> {
     let mut at = usize::try_from(BODY).unwrap_or(usize::MAX);
     let mut chain = Chain::new(generation);
     let mut contents = None;
@@ -41,7 +42,7 @@ pub(super) fn replay(bytes: &[u8], generation: u64) -> Result<Replayed, Damage> 
             chain.synced_end = offset(at);
         }
     }
-    if record::find_rot_witness(bytes, at, generation).is_some() {
+    if offset(at) < synced_end || record::find_rot_witness(bytes, at, generation).is_some() {
         return Err(Damage { at: offset(at), why: "a record that had been synced is unreadable" });
     }
     let contents = contents.ok_or(Damage { at: BODY, why: "the snapshot record is unreadable" })?;

@@ -10,11 +10,11 @@ mod told;
 
 use std::sync::Arc;
 
-use plimsoll_storage::fs::SharedDisk;
 use plimsoll_storage::fs::memory::{MemoryDisk, MemoryDiskSettings};
+use plimsoll_storage::fs::{OpenMode, SharedDisk};
 use raft::eraftpb::{Entry, HardState, Snapshot};
 
-use super::{FileJournal, Journal as _, JournalError, JournalSettings, Recovered};
+use super::{FileJournal, Journal as _, JournalError, JournalSettings, Recovered, header, replay};
 use crate::raft_runtime::testing::Random;
 
 const FILE_BYTES: u64 = JournalSettings::FILE_BYTES_MIN;
@@ -34,6 +34,27 @@ fn new_disk() -> (MemoryDisk, SharedDisk) {
     let disk: SharedDisk = Arc::new(memory.clone());
     FileJournal::create(&disk, &settings(), CONTROLLER, &fresh()).expect("room");
     (memory, disk)
+}
+
+/// The path of the file that is in use, and its head.
+fn current(disk: &SharedDisk) -> (&'static str, header::Slot) {
+    let head = |path: &'static str| {
+        let mut head = vec![0; usize::try_from(header::BODY).expect("small")];
+        disk.open(path, OpenMode::Read).expect("there").read_at(&mut head, 0).expect("reads");
+        (path, header::Slot::newest(&head).expect("one is good"))
+    };
+    let heads = ["journal/a.log", "journal/b.log"].map(head).into_iter();
+    let current = heads.filter(|(_, slot)| slot.usage == header::Use::Current);
+    current.max_by_key(|(_, slot)| slot.generation).expect("one is in use")
+}
+
+/// How far a journal vouches for its records, and where they end.
+pub(in crate::raft_runtime) fn vouched_and_written(disk: &SharedDisk) -> (u64, u64) {
+    let (path, slot) = current(disk);
+    let mut bytes = vec![0; usize::try_from(FILE_BYTES).expect("small")];
+    disk.open(path, OpenMode::Read).expect("there").read_at(&mut bytes, 0).expect("reads");
+    let replayed = replay::replay(&bytes, slot.generation, 0).expect("whole");
+    (slot.synced_end, replayed.end)
 }
 
 /// What a start does with the journal.

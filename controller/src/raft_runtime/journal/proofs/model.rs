@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use plimsoll_storage::fs::SharedDisk;
 use plimsoll_storage::fs::faulty::{Fault, FaultKind, Faults, FaultyDisk, Then};
 use plimsoll_storage::fs::memory::{MemoryDisk, PowerLoss};
+use plimsoll_storage::fs::{OpenMode, SharedDisk};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use prost_raft::Message as _;
 
 use super::told::{Call, End, Told};
-use super::{FileJournal, Recovered, entry, in_full, new_disk, seed, snapshot, start};
-use crate::raft_runtime::journal::{Journal, JournalError};
+use super::{FileJournal, Recovered, current, entry, in_full, new_disk, seed, snapshot, start};
+use crate::raft_runtime::journal::{Journal, JournalError, header};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -41,6 +41,11 @@ enum Op {
     Kill,
     /// All that was not synced goes, or a part of it.
     PowerLoss(Option<u64>),
+    /// The process is killed or the power goes, and then a byte rots at this share of what was synced. It is put back.
+    Rot {
+        at: u16,
+        power_loss: Option<u64>,
+    },
     /// Every sync fails until the next start.
     SyncsFail,
     Fault {
@@ -75,6 +80,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => (1u8..20, snapshots).prop_map(|(beyond, bytes)| Op::Install { beyond, bytes }),
         1 => Just(Op::Kill),
         2 => any::<Option<u64>>().prop_map(Op::PowerLoss),
+        2 => (prop_oneof![any::<u16>(), 65_000..=u16::MAX], any::<Option<u64>>())
+            .prop_map(|(at, power_loss)| Op::Rot { at, power_loss }),
         1 => Just(Op::SyncsFail),
         2 => (kinds(), 1u8..8, any::<bool>()).prop_map(|(kind, call, stays)| Op::Fault { kind, call, stays }),
         1 => (kinds(), 1u8..14, any::<bool>())
@@ -96,6 +103,8 @@ struct World {
     syncs_fail: bool,
     /// No two entries or snapshots are the same.
     made: u64,
+    /// Bytes of records that were synced.
+    synced: u64,
 }
 
 impl World {
@@ -105,7 +114,8 @@ impl World {
         let disk: SharedDisk = Arc::new(faulty);
         let (journal, loaded) = start(&disk).expect("just made");
         let told = Told::new(loaded);
-        Self { memory, disk, faults, journal, told, failed: false, syncs_fail: false, made: 0 }
+        let synced = journal.fill().used;
+        Self { memory, disk, faults, journal, told, failed: false, syncs_fail: false, made: 0, synced }
     }
 
     fn data(&mut self, bytes: u16) -> Vec<u8> {
@@ -162,6 +172,17 @@ impl World {
                 self.memory.power_loss(loss);
                 self.start(End::PowerLost);
             }
+            Op::Rot { at, power_loss } => {
+                let end = power_loss.map_or(End::Killed, |seed| {
+                    self.memory.power_loss(PowerLoss::Tears { seed });
+                    End::PowerLost
+                });
+                // What a replacement that failed has left may be current or not.
+                if !self.failed {
+                    self.refuses_rot(*at);
+                }
+                self.start(end);
+            }
             Op::SyncsFail => {
                 self.memory.set_sync_fails(true);
                 self.syncs_fail = true;
@@ -189,6 +210,23 @@ impl World {
         }
     }
 
+    /// A start on rot in what was synced.
+    fn refuses_rot(&mut self, share: u16) {
+        self.memory.set_sync_fails(false);
+        self.faults.reset();
+        let (path, _) = current(&self.disk);
+        let file = self.disk.open(path, OpenMode::Write).expect("there");
+        let at = header::BODY + (self.synced - 1) * u64::from(share) / u64::from(u16::MAX);
+        let mut byte = [0; 1];
+        file.read_at(&mut byte, at).expect("reads");
+        file.write_at(&[byte[0] ^ 0x20], at).expect("rots");
+        match start(&self.disk).err() {
+            Some(JournalError::Damaged { file, .. }) => assert!(file.ends_with(path), "{file}"),
+            other => panic!("rot at {at} of {path}: {other:?}"),
+        }
+        file.write_at(&byte, at).expect("is put back");
+    }
+
     fn arm(&self, kind: FaultKind, call: u8, stays: bool) {
         let then = if stays { Then::StaysSo } else { Then::Works };
         self.faults.arm(Fault { kind, call: u64::from(call), then });
@@ -202,6 +240,7 @@ impl World {
         self.told.check(&loaded, end, "model");
         (self.journal, self.told) = (journal, Told::new(loaded));
         (self.failed, self.syncs_fail) = (false, false);
+        self.synced = self.journal.fill().used;
     }
 
     fn call(&mut self, call: &Call) {
@@ -209,6 +248,9 @@ impl World {
         match self.told.call(&mut self.journal, call) {
             Ok(()) => {
                 assert!(!self.failed, "a journal that failed does nothing any more");
+                if matches!(call, Call::Sync | Call::Replace(_)) {
+                    self.synced = self.journal.fill().used;
+                }
             }
             Err(JournalError::Failed(_)) => {
                 let excused = self.failed || self.syncs_fail || !self.faults.fired().is_empty();
