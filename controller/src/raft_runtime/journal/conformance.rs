@@ -302,7 +302,7 @@ fn rot_in_what_was_synced_refuses_to_start() {
     let end = super::header::BODY + run.journal.fill().used;
     let whole = run.newest();
     drop(run);
-    let mut refused = 0;
+    let mut refused = 0u64;
     for name in ["a.log", "b.log"] {
         let file = disk.open(&format!("journal/{name}"), OpenMode::Write).expect("there");
         for at in 0..end {
@@ -322,7 +322,7 @@ fn rot_in_what_was_synced_refuses_to_start() {
             file.write_at(&byte, at).expect("writes");
         }
     }
-    assert!(refused as u64 >= end - super::header::BODY, "{refused}");
+    assert!(refused >= end - super::header::BODY, "{refused}");
 }
 
 #[test]
