@@ -112,6 +112,20 @@ fn what_an_earlier_run_left_does_not_continue_the_chain() {
     assert_eq!(start(&disk).map(|(_, found)| found.entries), Ok(vec![first]));
 }
 
+/// The power goes within an append of two entries: the first one is on the disk whole, and is not shown without the second.
+#[test]
+fn half_an_append_is_not_shown() {
+    let (_, disk) = new_disk();
+    let (mut journal, before) = start(&disk).expect("made");
+    let entries = [1, 2].map(|index| entry(index, 1, vec![7; 2000]));
+    journal.append(&entries).expect("room");
+    let end = header::BODY + journal.fill().used;
+    drop(journal);
+    let file = disk.open("journal/a.log", OpenMode::Write).expect("there");
+    file.write_at(&[0; 512], end - 512).expect("the sector is lost");
+    assert_eq!(start(&disk).map(|(_, found)| found), Ok(before));
+}
+
 /// Rot from anywhere in a new compaction to the end of it is not a torn tail: it was synced before it counted.
 #[test]
 fn damage_from_anywhere_in_a_compaction_to_its_end_is_damage() {
