@@ -137,7 +137,8 @@ impl Fill {
 /// - All entries of an [`Journal::append`] are there after a crash, or none.
 /// - A call that fails with a retryable error changed nothing that `load` would ever show, and the next call
 ///   continues from before it. Of a sync, what was written before it stays written.
-/// - What rots after a sync returned makes `load` fail. It never shows contents without it.
+/// - What rots after a sync returned makes `load` fail, unless what notes the sync rots, too. Otherwise it never shows
+///   contents without it.
 /// - What `load` did not show never comes back.
 /// - After a failed sync, and after any failure of the volume, every call fails with `Failed`.
 /// - [`Journal::replace`] is atomic and durable when it returns: after a crash within it, `load` shows all of the
